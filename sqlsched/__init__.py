@@ -1,0 +1,57 @@
+"""sqlsched is to scheduling what SQLite is to databases."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlsched.abc import Broker as Broker
+    from sqlsched.abc import RunOutcome as RunOutcome
+    from sqlsched.abc import ScheduleSource as ScheduleSource
+    from sqlsched.brokers.in_process import InProcessBroker as InProcessBroker
+    from sqlsched.brokers.subprocess import SubprocessBroker as SubprocessBroker
+    from sqlsched.current_run import CurrentRun as CurrentRun
+    from sqlsched.current_run import current_run as current_run
+    from sqlsched.exceptions import BrokerError as BrokerError
+    from sqlsched.exceptions import DuplicateScheduleError as DuplicateScheduleError
+    from sqlsched.exceptions import InvalidScheduleError as InvalidScheduleError
+    from sqlsched.exceptions import ScheduledTaskCancelledError as ScheduledTaskCancelledError
+    from sqlsched.exceptions import ScheduleNotFoundError as ScheduleNotFoundError
+    from sqlsched.exceptions import SendTaskError as SendTaskError
+    from sqlsched.exceptions import SqlschedError as SqlschedError
+    from sqlsched.exceptions import StorageError as StorageError
+    from sqlsched.scheduled_task import ScheduledTask as ScheduledTask
+    from sqlsched.scheduled_task import TaskMessage as TaskMessage
+    from sqlsched.scheduler import Scheduler as Scheduler
+    from sqlsched.sources.sqlite import SqliteScheduleSource as SqliteScheduleSource
+
+# Imported when first used (PEP 562): a command or a task pays only for what it needs.
+_HOMES = {
+    "Broker": "abc",
+    "BrokerError": "exceptions",
+    "CurrentRun": "current_run",
+    "DuplicateScheduleError": "exceptions",
+    "InProcessBroker": "brokers.in_process",
+    "InvalidScheduleError": "exceptions",
+    "RunOutcome": "abc",
+    "ScheduleNotFoundError": "exceptions",
+    "ScheduleSource": "abc",
+    "ScheduledTask": "scheduled_task",
+    "ScheduledTaskCancelledError": "exceptions",
+    "Scheduler": "scheduler",
+    "SendTaskError": "exceptions",
+    "SqliteScheduleSource": "sources.sqlite",
+    "SqlschedError": "exceptions",
+    "StorageError": "exceptions",
+    "SubprocessBroker": "brokers.subprocess",
+    "TaskMessage": "scheduled_task",
+    "current_run": "current_run",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sqlsched' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"sqlsched.{_HOMES[name]}"), name)

@@ -1,0 +1,82 @@
+"""The command line: parse, call, print. `main` is the program."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from sqlsched.cli import look, manage, past, run
+from sqlsched.cli.invocation import Invocation
+from sqlsched.exceptions import InvalidScheduleError, SqlschedError
+
+_EPILOG = """\b
+Examples:
+  sqlsched add --cron "*/5 * * * *" shop.jobs:send_mail
+  sqlsched add --every 30s --shell 'date >> dates.txt'
+  sqlsched run
+  sqlsched history"""
+
+
+@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--db",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="The database; else $SQLSCHED_DB, else ./sqlsched.db.",
+)
+@click.version_option(package_name="sqlsched", message="%(prog)s %(version)s")
+@click.pass_obj
+def cli(invocation: Invocation, db: Path | None) -> None:
+    """Run jobs when they should: one SQLite file, no server, no run lost or doubled."""
+    if db is not None:
+        invocation.path = db
+
+
+for module in (manage, look, run, past):
+    for command in module.COMMANDS:
+        cli.add_command(command)
+cli.add_command(manage.rm, "remove")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program and exit: 0 done, 1 it could not be done, 2 wrong usage or invalid value."""
+    sys.exit(_main(list(sys.argv[1:] if argv is None else argv)))
+
+
+def _main(argv: list[str]) -> int:
+    arguments, command = _split_command(argv)
+    try:
+        cli.main(arguments, "sqlsched", standalone_mode=False, obj=Invocation(command=command))
+        sys.stdout.flush()
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        return _fail(error.format_message(), error.exit_code)
+    except SqlschedError as error:
+        return _fail(str(error), 2 if isinstance(error, InvalidScheduleError) else 1)
+    except BrokenPipeError:
+        # Whoever read us has seen enough. Python would complain again when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    except OSError as error:
+        return _fail(f"{error.filename or 'standard output'}: {error.strerror or error}", 1)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    return code
+
+
+def _split_command(argv: list[str]) -> tuple[list[str], list[str] | None]:
+    """Split off `-- COMMAND ARG…` of add and edit, since click would drop the `--`."""
+    if "--" not in argv:
+        return argv, None
+    at = argv.index("--")
+    if {"add", "edit"}.isdisjoint(argv[:at]):
+        return argv, None
+    return argv[:at], argv[at + 1 :]

@@ -1,0 +1,111 @@
+"""How schedules and runs look, as JSON and to people."""
+
+from typing import Any
+
+from sqlsched.clock import now_us
+from sqlsched.durations import format_duration
+from sqlsched.instants import SECOND_US, format_us
+from sqlsched.scheduled_task import ScheduledTask, schedule_to_json
+from sqlsched.storage.runs import RunRow
+from sqlsched.storage.schedules import StoredSchedule
+
+_LIST_FIELDS = (
+    *("task_name", "args", "kwargs", "labels", "cron", "cron_offset", "time", "interval"),
+    "paused",
+)
+_POLICIES = (
+    *("start", "end", "max_runs", "jitter", "catchup_window", "coalesce", "overlap", "timeout"),
+    *("retries", "retry_delay", "expires"),
+)
+
+
+def iso(us: int | None) -> str | None:
+    """ISO 8601, UTC; None stays None."""
+    return None if us is None else format_us(us)
+
+
+def in_words(us: int) -> str:
+    """How far off an instant is: "in 5m", "12s ago"."""
+    seconds = (us - now_us()) // SECOND_US
+    if -1 <= seconds <= 0:
+        return "now"
+    return f"in {format_duration(seconds)}" if seconds > 0 else f"{format_duration(-seconds)} ago"
+
+
+def schedule_json(stored: StoredSchedule) -> dict[str, Any]:
+    """What `list --json` says of a schedule."""
+    plain = schedule_to_json(stored.schedule)
+    return {
+        "id": stored.schedule.schedule_id,
+        **{name: plain[name] for name in _LIST_FIELDS},
+        "next_fire_time": iso(stored.next_us),
+        "last_fire_time": iso(stored.last_us),
+        "last_status": stored.last_status,
+        "note": plain["note"],
+    }
+
+
+def schedule_details_json(stored: StoredSchedule, next_times: list[str]) -> dict[str, Any]:
+    """What `show --json` says of a schedule: everything."""
+    plain = schedule_to_json(stored.schedule)
+    return {
+        **schedule_json(stored),
+        **{name: plain[name] for name in _POLICIES},
+        "task_id": plain["task_id"],
+        "created_at": iso(stored.created_us),
+        "paused_since": iso(stored.paused_us),
+        "done": stored.done,
+        "next_fire_times": next_times,
+    }
+
+
+def run_json(run: RunRow) -> dict[str, Any]:
+    """What `history --json` says of a run."""
+    result = {
+        "run_id": str(run.run_id),
+        "schedule_id": run.schedule_id,
+        "task_name": run.task_name,
+        "scheduled_for": iso(run.scheduled_us),
+        "started_at": iso(run.started_us),
+        "finished_at": iso(run.finished_us),
+        "status": run.status,
+        "attempt": run.attempt,
+        "trigger": run.trigger,
+        "exit_code": run.exit_code,
+        "error": run.error,
+        "reason": run.reason,
+    }
+    if run.last_us is not None:
+        result |= {"first": iso(run.scheduled_us), "last": iso(run.last_us), "count": run.count}
+    return result
+
+
+def when(schedule: ScheduledTask) -> str:
+    """The trigger in a few words."""
+    if schedule.cron is not None:
+        zone = schedule_to_json(schedule)["cron_offset"]
+        return f"{schedule.cron} ({zone})" if zone else schedule.cron
+    if schedule.time is not None:
+        return f"at {schedule.time.isoformat()}"
+    assert isinstance(schedule.interval, int)
+    return f"every {format_duration(schedule.interval)}"
+
+
+def what(schedule: ScheduledTask) -> str:
+    """The task in a few words: a command reads better as itself."""
+    if schedule.task_name.startswith("sqlsched:"):
+        return clipped(" ".join(map(str, schedule.args)))
+    return schedule.task_name
+
+
+def clipped(text: str, width: int = 40) -> str:
+    """One line of bounded length."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def took(run: RunRow) -> str:
+    """How long a run has taken."""
+    if run.started_us is None or run.finished_us is None:
+        return ""
+    return f"{(run.finished_us - run.started_us) / SECOND_US:.3f}s"

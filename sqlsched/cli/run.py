@@ -1,0 +1,134 @@
+"""`sqlsched run`: the scheduler itself."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sqlsched.cli.invocation import Invocation, warn_if_shared
+from sqlsched.durations import parse_duration
+from sqlsched.exceptions import BrokerError, InvalidScheduleError
+from sqlsched.scheduled_task import CATCHUP_WORDS
+from sqlsched.serialization import shorten
+from sqlsched.storage import files
+
+if TYPE_CHECKING:
+    from sqlsched.abc import Broker
+
+
+@click.command()
+@click.option("--skip-first-run", is_flag=True, help="Start with the next whole minute.")
+@click.option(
+    "--broker",
+    "broker_name",
+    metavar="NAME|MODULE:OBJECT",
+    default="subprocess",
+    help="Who runs the tasks: subprocess (default), in-process, or an object to import.",
+)
+@click.option("--concurrency", type=click.IntRange(1, 10_000), help="Runs at once.")
+@click.option(
+    "--app-dir",
+    type=click.Path(path_type=Path),
+    default=".",
+    help="Where tasks are imported from and run. Default the current directory.",
+)
+@click.option("--until-idle", is_flag=True, help="Exit when nothing is left to do.")
+@click.option("--once", is_flag=True, help="Run what is due now, and exit.")
+@click.option("--catchup-window", metavar="DURATION|none|unlimited", help="For schedules without.")
+@click.option(
+    "--delivery",
+    type=click.Choice(["at-least-once", "at-most-once"]),
+    default="at-least-once",
+    help="For queues: what becomes of a message that may have been sent.",
+)
+@click.option("--keep", metavar="DURATION", default="90d", help="Keep history so long. 90d.")
+@click.option("--accept-clock", is_flag=True, help="The clock is right, the record is not.")
+@click.option("--drain", metavar="DURATION", default="30s", help="Let tasks finish so long. 30s.")
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info"
+)
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text")
+@click.pass_obj
+def run(
+    invocation: Invocation,
+    skip_first_run: bool,
+    broker_name: str,
+    concurrency: int | None,
+    app_dir: Path,
+    until_idle: bool,
+    once: bool,
+    catchup_window: str | None,
+    delivery: str,
+    keep: str,
+    accept_clock: bool,
+    drain: str,
+    log_level: str,
+    log_format: str,
+) -> None:
+    """Run the schedules, until SIGTERM or Ctrl-C. Any number of `run` may share a database.
+
+    \b
+    Example: sqlsched run --broker in-process --app-dir /srv/shop
+    """
+    if once and until_idle:
+        raise click.UsageError("--once and --until-idle exclude each other: give one")
+    window = _window(catchup_window)
+    keep_seconds, drain_seconds = parse_duration(keep, "--keep"), parse_duration(drain, "--drain")
+    if not app_dir.is_dir():
+        raise InvalidScheduleError(f"--app-dir {shorten(str(app_dir))}: there is no such directory")
+    sys.path.insert(0, str(app_dir.resolve()))
+    broker = _broker(broker_name, app_dir, concurrency)
+
+    # The engine is heavy to import; no other command needs it.
+    from sqlsched.cli.logs import configure_logging
+    from sqlsched.cli.serve import serve
+    from sqlsched.scheduler import Options, Scheduler
+    from sqlsched.sources.sqlite import SqliteScheduleSource
+
+    configure_logging(log_level, log_format)
+    options = Options(
+        concurrency=concurrency,
+        catchup_window=window,
+        drain_seconds=drain_seconds,
+        keep_seconds=keep_seconds,
+        accept_clock=accept_clock,
+        delivery=delivery,
+    )
+    scheduler = Scheduler(broker, [SqliteScheduleSource(invocation.path)])
+    if files.check_file(invocation.path):
+        warn_if_shared(invocation.path)
+    code = serve(scheduler, scheduler.run(skip_first_run, once, until_idle, options=options))
+    raise click.exceptions.Exit(code)
+
+
+def _window(text: str | None) -> int | str | None:
+    if text is None or text in CATCHUP_WORDS:
+        return text
+    return parse_duration(text, "--catchup-window")
+
+
+def _broker(name: str, app_dir: Path, concurrency: int | None) -> "Broker":
+    from sqlsched.abc import Broker
+
+    if name == "subprocess":
+        from sqlsched.brokers.subprocess import SubprocessBroker
+
+        return SubprocessBroker(app_dir)
+    if name == "in-process":
+        from sqlsched.brokers.in_process import InProcessBroker
+
+        return InProcessBroker(concurrency=concurrency) if concurrency else InProcessBroker()
+    if ":" not in name:
+        raise InvalidScheduleError(
+            f"--broker {shorten(name)}: give subprocess, in-process or MODULE:OBJECT"
+        )
+    from sqlsched.importing import import_object
+
+    found = import_object(name)
+    if not isinstance(found, Broker):
+        raise BrokerError(f"--broker {name} is a {type(found).__name__}; give a sqlsched Broker")
+    return found
+
+
+COMMANDS = (run,)

@@ -1,0 +1,250 @@
+"""Runs from their start to their end: timeouts, cancellation, drain, and what is to be recorded."""
+
+import asyncio
+import contextvars
+import json
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from sqlsched.abc import Broker, RunOutcome
+from sqlsched.clock import Clock
+from sqlsched.instants import SECOND_US, format_us, from_us
+from sqlsched.output import OutputBuffer
+from sqlsched.scheduled_task import TaskMessage, derive_task_id
+from sqlsched.storage.turn import Finished, Printed, Started
+
+log = logging.getLogger("sqlsched")
+
+FLUSH_SECONDS = 1.0
+"""How often the output of a run that goes on is put on record, for `logs --follow`."""
+
+
+def to_message(run: Started) -> TaskMessage:
+    """What a broker gets for a run."""
+    scheduled_for = {
+        "schedule_id": run.schedule_id,
+        "scheduled_for": format_us(run.scheduled_us),
+    }
+    expires_us = None if run.expires_s is None else run.due_us + run.expires_s * SECOND_US
+    return TaskMessage(
+        task_id=run.task_id or derive_task_id(run.schedule_id, run.scheduled_us, run.manual_key),
+        task_name=run.task_name,
+        args=json.loads(run.args),
+        kwargs=json.loads(run.kwargs),
+        labels=json.loads(run.labels) | scheduled_for,
+        attempt=run.attempt,
+        timeout=run.timeout_s,
+        expires=None if expires_us is None else from_us(expires_us),
+        output=OutputBuffer(),
+    )
+
+
+@dataclass(eq=False, slots=True)
+class _Flight:
+    """A run on its way."""
+
+    run: Started
+    message: TaskMessage
+    started: float
+    task: asyncio.Task[None] | None = None
+    timer: asyncio.Task[None] | None = None
+    stopped_as: tuple[str, str | None] | None = None
+    """Status and reason, once somebody has stopped it."""
+    saved_bytes: int = 0
+    saved_process: bool = False
+
+
+@dataclass(slots=True)
+class Report:
+    """What the dispatcher has to put on record."""
+
+    finished: list[Finished] = field(default_factory=list)
+    printed: list[Printed] = field(default_factory=list)
+    processes: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.finished or self.printed or self.processes)
+
+    def __add__(self, other: "Report") -> "Report":
+        return Report(
+            self.finished + other.finished,
+            self.printed + other.printed,
+            self.processes + other.processes,
+        )
+
+
+class Dispatcher:
+    """Hands started runs to the broker and collects their ends."""
+
+    def __init__(
+        self, broker: Broker, clock: Clock, concurrency: int, on_end: Callable[[], None]
+    ) -> None:
+        self._broker = broker
+        self._clock = clock
+        self._concurrency = concurrency
+        self._on_end = on_end
+        self._flights: dict[int, _Flight] = {}
+        self._report = Report()
+        self._flushed = clock.monotonic()
+
+    @property
+    def room(self) -> int:
+        """How many more runs may start."""
+        return self._concurrency - len(self._flights)
+
+    @property
+    def concurrency(self) -> int:
+        """How many runs at once."""
+        return self._concurrency
+
+    @property
+    def reports_completion(self) -> bool:
+        """Whether the broker runs tasks itself."""
+        return self._broker.reports_completion
+
+    @property
+    def going(self) -> int:
+        """How many runs are on their way."""
+        return len(self._flights)
+
+    @property
+    def ended(self) -> bool:
+        """Whether a run has ended that is not yet on record."""
+        return bool(self._report.finished)
+
+    def launch(self, runs: Iterable[Started]) -> None:
+        """Start runs that the ledger says are started."""
+        for run in runs:
+            log.info(
+                "run %d of %s started: %s, due %s",
+                *(run.run_id, run.schedule_id, run.task_name, format_us(run.scheduled_us)),
+                extra={"run_id": run.run_id, "schedule_id": run.schedule_id},
+            )
+            flight = _Flight(run, to_message(run), self._clock.monotonic())
+            self._flights[run.run_id] = flight
+            flight.task = asyncio.create_task(self._fly(flight), name=f"run {run.run_id}")
+            if run.timeout_s is not None:
+                # In a context of its own: a task that waits on the clock is asleep, its timer
+                # is not part of it.
+                flight.timer = asyncio.create_task(
+                    self._expire(flight, run.timeout_s), context=contextvars.Context()
+                )
+
+    def stop(self, run_id: int, reason: str) -> None:
+        """Stop a run, if it is still going; it ends as cancelled."""
+        if flight := self._flights.get(run_id):
+            self._stop(flight, "cancelled", reason)
+
+    def stop_all(self, reason: str, *, at_once: bool = False) -> None:
+        """Stop every run; `at_once` without the time to tidy up that a broker gives otherwise."""
+        for flight in self._flights.values():
+            if flight.stopped_as is None:
+                self._stop(flight, "cancelled", reason)
+            elif at_once and flight.task is not None:
+                flight.task.cancel()
+
+    async def join(self) -> None:
+        """Wait for every run to end."""
+        tasks = [flight.task for flight in self._flights.values() if flight.task is not None]
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def dirty(self) -> bool:
+        """Whether there is news of runs that go on, and it is time to record it."""
+        if self._clock.monotonic() - self._flushed < FLUSH_SECONDS:
+            return False
+        return any(self._has_news(flight) for flight in self._flights.values())
+
+    def take_report(self) -> Report:
+        """What is to be recorded now; the caller gives it back if that fails."""
+        report, self._report = self._report, Report()
+        if self._clock.monotonic() - self._flushed >= FLUSH_SECONDS:
+            self._flushed = self._clock.monotonic()
+            for flight in self._flights.values():
+                self._collect(flight, report)
+        return report
+
+    def give_back(self, report: Report) -> None:
+        """Keep a report that could not be recorded."""
+        self._report = report + self._report
+
+    async def _fly(self, flight: _Flight) -> None:
+        with self._clock.busy():
+            try:
+                outcome = await self._broker.kick(flight.message)
+                end = self._ended(flight, outcome or RunOutcome("failed", _NO_OUTCOME))
+            except asyncio.CancelledError:
+                # Only we cancel a flight, and `_stop` has said why.
+                end = self._end(flight, *(flight.stopped_as or ("cancelled", "shutdown")))
+            except Exception as error:
+                log.exception("run %d: the broker failed", flight.run.run_id)
+                end = self._end(flight, "failed", error=f"{type(error).__name__}: {error}")
+            self._land(flight, end)
+
+    def _ended(self, flight: _Flight, outcome: RunOutcome) -> Finished:
+        buffer = flight.message.output
+        if outcome.output and buffer is not None and not buffer.total_bytes:
+            buffer.write(outcome.output.encode())
+        return self._end(flight, outcome.status, error=outcome.error, code=outcome.exit_code)
+
+    def _end(
+        self,
+        flight: _Flight,
+        status: str,
+        reason: str | None = None,
+        error: str | None = None,
+        code: int | None = None,
+    ) -> Finished:
+        if status == "timed_out":
+            error = f"timed out after {flight.run.timeout_s} s"
+        return Finished(flight.run.run_id, status, self._clock.now_us(), code, error, reason)
+
+    def _land(self, flight: _Flight, end: Finished) -> None:
+        if flight.timer is not None:
+            flight.timer.cancel()
+        del self._flights[end.run_id]
+        self._report.finished.append(end)
+        self._collect_output(flight, self._report)
+        seconds = self._clock.monotonic() - flight.started
+        log.log(
+            logging.INFO if end.status == "succeeded" else logging.WARNING,
+            "run %d of %s %s after %.3f s%s",
+            *(end.run_id, flight.run.schedule_id, end.status, seconds),
+            f": {end.error or end.reason}" if end.error or end.reason else "",
+            extra={"run_id": end.run_id, "schedule_id": flight.run.schedule_id},
+        )
+        self._on_end()
+
+    async def _expire(self, flight: _Flight, seconds: int) -> None:
+        await self._clock.sleep(seconds)
+        self._stop(flight, "timed_out", None)
+
+    def _stop(self, flight: _Flight, status: str, reason: str | None) -> None:
+        if flight.stopped_as is None and flight.task is not None:
+            flight.stopped_as = (status, reason)
+            flight.task.cancel()
+
+    def _has_news(self, flight: _Flight) -> bool:
+        buffer = flight.message.output
+        printed = buffer is not None and buffer.total_bytes > flight.saved_bytes
+        return printed or (
+            not flight.saved_process and self._broker.process_of(flight.message) is not None
+        )
+
+    def _collect(self, flight: _Flight, report: Report) -> None:
+        self._collect_output(flight, report)
+        if not flight.saved_process and (process := self._broker.process_of(flight.message)):
+            flight.saved_process = True
+            report.processes.append((flight.run.run_id, *process))
+
+    def _collect_output(self, flight: _Flight, report: Report) -> None:
+        buffer = flight.message.output
+        if buffer is not None and buffer.total_bytes > flight.saved_bytes:
+            flight.saved_bytes = buffer.total_bytes
+            report.printed.append(
+                Printed(flight.run.run_id, buffer.head, buffer.tail, buffer.total_bytes)
+            )
+
+
+_NO_OUTCOME = "the broker said nothing of the task's end"

@@ -1,0 +1,65 @@
+"""Instants: inside the package a moment is an int, microseconds since 1970-01-01 UTC (`…_us`).
+
+Zones and text exist only at the edge, and this is the edge.
+"""
+
+from datetime import UTC, datetime, timedelta, tzinfo
+
+from sqlsched.exceptions import InvalidScheduleError
+from sqlsched.serialization import shorten
+
+SECOND_US = 1_000_000
+MINUTE_US = 60 * SECOND_US
+DAY_US = 86_400 * SECOND_US
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_LAST = datetime(9999, 12, 30, tzinfo=UTC)
+_ACCEPTED = "a time is ISO 8601 from 1970 to 9999, like 2026-11-23T18:05 or 2026-11-23T18:05+01:00"
+
+
+def to_us(moment: datetime) -> int:
+    """Microseconds since the epoch of an aware datetime."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def from_us(us: int) -> datetime:
+    """The aware UTC datetime of an instant."""
+    return _EPOCH + timedelta(microseconds=us)
+
+
+def next_minute_us(us: int) -> int:
+    """The first whole minute after this instant."""
+    return (us // MINUTE_US + 1) * MINUTE_US
+
+
+def format_us(us: int) -> str:
+    """`2026-11-23T18:05:00+00:00`, with microseconds only when they are not zero."""
+    return from_us(us).isoformat()
+
+
+def parse_time(text: str, zone: tzinfo, what: str = "time") -> datetime:
+    """Read an ISO 8601 time; without an offset it is on `zone`'s clock. Aware, UTC.
+
+    On a clock that was put back, the first of the two passes is meant (PEP 495, fold=0).
+    """
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise InvalidScheduleError(f"{what} {shorten(text)}: {_ACCEPTED}") from None
+    return checked_time(moment, zone, what)
+
+
+def checked_time(moment: object, zone: tzinfo, what: str) -> datetime:
+    """Bring a datetime to UTC; a naive one is on `zone`'s clock."""
+    if not isinstance(moment, datetime):
+        raise InvalidScheduleError(f"{what} {shorten(moment)}: give a datetime")
+    try:
+        aware = moment if moment.utcoffset() is not None else moment.replace(tzinfo=zone)
+        utc = aware.astimezone(UTC)
+        in_range = _EPOCH <= utc <= _LAST
+    except (OverflowError, ValueError):
+        in_range = False
+    if not in_range:
+        raise InvalidScheduleError(f"{what} {shorten(str(moment))}: {_ACCEPTED}")
+    return utc

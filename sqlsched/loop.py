@@ -1,0 +1,332 @@
+"""The loop: what time is it, what is due, start it, wait.
+
+One turn is one transaction (`storage.claims.turn`); between turns the loop waits for the earliest
+of the next firing, the end of a run, and a change of the database by someone else.
+"""
+
+import asyncio
+import heapq
+import logging
+from dataclasses import dataclass, replace
+
+from sqlsched.clock import Clock
+from sqlsched.dispatcher import Dispatcher, Report
+from sqlsched.exceptions import StorageError
+from sqlsched.instants import MINUTE_US, SECOND_US, format_us, from_us
+from sqlsched.planner import Moment
+from sqlsched.storage import claims, recovery, runs
+from sqlsched.storage.claims import FOREVER_US
+from sqlsched.storage.connection import DamagedDatabaseError
+from sqlsched.storage.ledger import Ledger
+from sqlsched.storage.turn import Request, Turn
+from sqlsched.takeover import Peers
+
+log = logging.getLogger("sqlsched")
+
+AHEAD_FACTOR = 16
+"""How many firings are claimed for the next second, as a multiple of the concurrency."""
+MAX_BACKOFF_S = 30
+PRUNE_ROWS = 500
+"""How many old runs one transaction forgets; it shares the gate with everyone's claims."""
+GIVE_UP_US = 10 * SECOND_US
+STEP_US = SECOND_US // 2
+"""A clock that gains or loses more than this against the monotonic one was set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a loop is to run."""
+
+    once: bool = False
+    until_idle: bool = False
+    until_us: int | None = None
+    not_before_us: int | None = None
+    catchup_window: int | str | None = None
+    keep_us: int = 90 * 86_400 * SECOND_US
+
+    def with_options(self, catchup_window: int | str | None, keep_us: int) -> "Settings":
+        """The same, with what the command line adds."""
+        return replace(self, catchup_window=catchup_window, keep_us=keep_us)
+
+    def with_first_run(self, not_before_us: int) -> "Settings":
+        """The same, running no recurring firing from before an instant."""
+        return replace(self, not_before_us=not_before_us)
+
+
+class Loop:
+    """Serves one database until it is told to stop or has nothing left to do."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        dispatcher: Dispatcher,
+        peers: Peers,
+        clock: Clock,
+        settings: Settings,
+        wakeup: asyncio.Event,
+    ) -> None:
+        self._ledger = ledger
+        self._dispatcher = dispatcher
+        self._peers = peers
+        self._clock = clock
+        self._settings = settings
+        self._wakeup = wakeup
+        self._stopping = False
+        self._armed: list[tuple[int, int]] = []
+        """Heap of (due_us, run_id): claimed by us, not yet started."""
+        self._next_us = FOREVER_US
+        """When the ledger has something due for us, as far as we know."""
+        self._stale = True
+        """Whether the ledger may have changed since it was asked."""
+        self._seen_us = 0
+        self._serving_since_us = self._started_us = clock.now_us()
+        self._skew_us = self._measure_skew()
+        self._failures = 0
+        self._retry_us = 0
+
+    def stop(self) -> None:
+        """Claim and start nothing more; `serve` returns."""
+        self._stopping = True
+        self._wakeup.set()
+
+    async def serve(self) -> None:
+        """Now, claim, dispatch, wait; until there is a reason to end."""
+        while not self._stopping:
+            self._wakeup.clear()
+            now_us = self._clock.now_us()
+            await self._mend_clock(now_us)
+            if self._is_time(now_us):
+                await self._take_turn(now_us)
+            if self._is_over(now_us) or await self._is_idle():
+                return
+            await self._clock.wait(self._wake_us(now_us), self._wakeup, self._poll)
+
+    async def drain(self, until_us: int) -> None:
+        """Start nothing more; wait for what runs, then stop it, and record how it ended.
+
+        What cannot be recorded within ten seconds of that is left to recovery.
+        """
+        self._stopping = True
+        give_up_us = FOREVER_US
+        while self._dispatcher.going or self._dispatcher.ended:
+            self._wakeup.clear()
+            now_us = self._clock.now_us()
+            if now_us >= until_us:
+                self._dispatcher.stop_all("shutdown")
+                until_us, give_up_us = FOREVER_US, now_us + GIVE_UP_US
+            if now_us >= give_up_us and not self._dispatcher.going:
+                return
+            if self._is_time(now_us):
+                await self._take_turn(now_us)
+                continue
+            wake_us = min(until_us, give_up_us, self._retry_us if self._failures else FOREVER_US)
+            await self._clock.wait(wake_us, self._wakeup, self._poll)
+
+    # -- one turn -------------------------------------------------------------------------------
+
+    async def _take_turn(self, now_us: int) -> None:
+        report = self._dispatcher.take_report()
+        request = self._request(now_us, report)
+        try:
+            if self._peers.somebody_died():
+                await self._peers.take_over(now_us)
+            turn = await self._ledger.run(claims.turn, request)
+        except DamagedDatabaseError:
+            raise
+        except StorageError as error:
+            self._dispatcher.give_back(report)
+            for run_id in request.due:
+                heapq.heappush(self._armed, (now_us, run_id))
+            self._back_off(now_us, error)
+        else:
+            self._apply(turn)
+            if request.heartbeat:
+                self._seen_us = now_us
+                await self._prune(now_us)
+
+    def _request(self, now_us: int, report: Report) -> Request:
+        settings = self._settings
+        return Request(
+            owner=self._peers.owner,
+            moment=Moment(
+                now_us, self._serving_since_us, settings.not_before_us, settings.catchup_window
+            ),
+            room=0 if self._stopping else self._dispatcher.room,
+            ahead=-1 if self._stopping else self._room_ahead(),
+            due=self._pop_due(now_us),
+            finished=report.finished,
+            printed=report.printed,
+            processes=report.processes,
+            heartbeat=now_us - self._seen_us >= MINUTE_US,
+            reports_completion=self._dispatcher.reports_completion,
+            until_us=self._limit_us(),
+        )
+
+    def _apply(self, turn: Turn) -> None:
+        if self._failures:
+            log.info("%s: writing again", self._ledger.path)
+        self._failures, self._stale = 0, False
+        self._peers.observe(turn.others)
+        self._next_us = FOREVER_US if turn.next_us is None else turn.next_us
+        if (limit_us := self._limit_us()) is not None and self._next_us >= limit_us:
+            self._next_us = FOREVER_US
+        self._arm(turn)
+        _tell(turn)
+        self._dispatcher.launch(turn.started)
+        for run_id in turn.cancels:
+            self._dispatcher.stop(run_id, "requested")
+
+    def _arm(self, turn: Turn) -> None:
+        for armed in turn.armed:
+            heapq.heappush(self._armed, (armed.due_us, armed.run_id))
+        if turn.revoked:
+            self._armed = [entry for entry in self._armed if entry[1] not in turn.revoked]
+            heapq.heapify(self._armed)
+
+    def _back_off(self, now_us: int, error: StorageError) -> None:
+        """The write is tried again, whatever it takes; the sends it records are not."""
+        delay_s = min(2**self._failures, MAX_BACKOFF_S)
+        if self._failures == 0 or delay_s == MAX_BACKOFF_S:
+            log.error("%s; trying again every %d s", error, delay_s)
+        self._failures += 1
+        self._retry_us = now_us + delay_s * SECOND_US
+
+    async def _prune(self, now_us: int) -> None:
+        before_us = now_us - self._settings.keep_us
+        try:
+            while await self._ledger.run(runs.prune, before_us, PRUNE_ROWS) == PRUNE_ROWS:
+                if self._next_us - self._clock.now_us() < claims.AHEAD_US or self._stopping:
+                    return
+        except DamagedDatabaseError:
+            raise
+        except StorageError as error:
+            log.warning("old runs are kept for now: %s", error)
+
+    # -- when -----------------------------------------------------------------------------------
+
+    def _is_time(self, now_us: int) -> bool:
+        """Whether there is anything to do: a turn costs a commit."""
+        if self._failures:
+            return now_us >= self._retry_us
+        if self._stale or self._dispatcher.ended or self._dispatcher.dirty():
+            return True
+        return not self._stopping and min(self._claim_us(now_us), self._start_us()) <= now_us
+
+    def _wake_us(self, now_us: int) -> int:
+        """When it will be time, if nothing happens until then."""
+        if self._failures:
+            return self._retry_us
+        if self._stale:
+            return now_us
+        until_us = self._settings.until_us
+        wake_us = min(self._claim_us(now_us), self._start_us())
+        return wake_us if until_us is None else min(wake_us, until_us)
+
+    def _start_us(self) -> int:
+        """When the first of the armed runs is due; without room, their end is waited for."""
+        return self._armed[0][0] if self._armed and self._dispatcher.room else FOREVER_US
+
+    def _claim_us(self, now_us: int) -> int:
+        """When to claim: ahead of the time while there is room to, at the time otherwise."""
+        if self._next_us > now_us and self._room_ahead():
+            return self._next_us - claims.AHEAD_US
+        return self._next_us if self._dispatcher.room else FOREVER_US
+
+    def _room_ahead(self) -> int:
+        if self._settings.once:
+            return 0
+        return max(0, AHEAD_FACTOR * self._dispatcher.concurrency - len(self._armed))
+
+    def _limit_us(self) -> int | None:
+        return self._started_us + 1 if self._settings.once else self._settings.until_us
+
+    def _pop_due(self, now_us: int) -> list[int]:
+        due: list[int] = []
+        while (
+            not self._stopping
+            and self._armed
+            and self._armed[0][0] <= now_us
+            and len(due) < self._dispatcher.room
+        ):
+            due.append(heapq.heappop(self._armed)[1])
+        return due
+
+    def _poll(self) -> bool:
+        """Whether something happened that no timer tells of. Microseconds to ask."""
+        now_us = self._clock.now_us()
+        try:
+            if self._ledger.changed() or self._peers.somebody_died():
+                self._stale = True
+        except StorageError as error:
+            self._back_off(now_us, error)
+        if now_us - self._seen_us >= MINUTE_US:
+            self._stale = True
+        stepped = abs(self._measure_skew() - self._skew_us) > STEP_US
+        return stepped or self._is_time(now_us)
+
+    # -- reasons to end -------------------------------------------------------------------------
+
+    def _is_over(self, now_us: int) -> bool:
+        until_us = self._settings.until_us
+        return until_us is not None and now_us >= until_us
+
+    async def _is_idle(self) -> bool:
+        if not (self._settings.once or self._settings.until_idle):
+            return False
+        if self._dispatcher.going or self._dispatcher.ended or self._armed or self._failures:
+            return False
+        if self._settings.once:
+            return self._next_us > self._started_us
+        if self._next_us != FOREVER_US:
+            return False
+        try:
+            return await self._ledger.run(recovery.idle)
+        except StorageError as error:
+            self._back_off(self._clock.now_us(), error)
+            return False
+
+    # -- the clock ------------------------------------------------------------------------------
+
+    def _measure_skew(self) -> int:
+        return self._clock.now_us() - round(self._clock.monotonic() * SECOND_US)
+
+    async def _mend_clock(self, now_us: int) -> None:
+        """Notice that the clock was set: back, and nothing may be parked in the future; forward
+        (or a suspend), and what was due meanwhile was missed."""
+        skew_us = self._measure_skew()
+        step_us = skew_us - self._skew_us
+        if abs(step_us) <= STEP_US:
+            return
+        self._skew_us = skew_us
+        log.warning("the clock was set by %+.1f s: it is %s now", step_us / 1e6, from_us(now_us))
+        self._stale, self._retry_us = True, 0
+        if step_us > 0:
+            self._serving_since_us = now_us
+            return
+        self._serving_since_us = min(self._serving_since_us, now_us)
+        self._started_us = min(self._started_us, now_us)
+        self._seen_us = 0
+        try:
+            await self._ledger.run(recovery.pull_back, now_us)
+        except DamagedDatabaseError:
+            raise
+        except StorageError as error:
+            self._skew_us -= step_us  # to be noticed again
+            self._back_off(now_us, error)
+
+
+def _tell(turn: Turn) -> None:
+    """One line for each event that is not a run."""
+    for unrun in turn.unrun:
+        log.warning(
+            "%s %s: %d firing%s from %s on, %s",
+            *(unrun.schedule_id, unrun.status, unrun.count, "s" if unrun.count > 1 else ""),
+            *(format_us(unrun.first_us), unrun.reason),
+            extra={"schedule_id": unrun.schedule_id},
+        )
+    for run_id in turn.lost:
+        log.info("run %d is not ours any more: taken back, cancelled or taken over", run_id)
+    for run_id, due_us in turn.retries:
+        log.info("run %d is tried again at %s", run_id, format_us(due_us))
+    for schedule_id, problem in turn.bad:
+        log.error("schedule %s is put aside, as its row is damaged: %s", schedule_id, problem)

@@ -1,0 +1,253 @@
+"""`ScheduledTask`, what to run and when, and `TaskMessage`, what a broker receives for one firing.
+
+Both are frozen and checked once, at construction; whoever holds one need not check again.
+"""
+
+import hashlib
+import re
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlsched.durations import duration_seconds
+from sqlsched.exceptions import InvalidScheduleError
+from sqlsched.instants import checked_time
+from sqlsched.output import OutputBuffer
+from sqlsched.serialization import checked, shorten
+from sqlsched.timezones import checked_cron_offset, format_cron_offset
+
+SHELL_TASK = "sqlsched:shell"
+"""Runs its one argument with `/bin/sh -c`."""
+EXEC_TASK = "sqlsched:exec"
+"""Runs its arguments as a program and its arguments, without a shell."""
+
+COALESCE = ("latest", "earliest", "all")
+OVERLAP = ("allow", "skip", "buffer-one", "buffer-all", "cancel-other")
+CATCHUP_WORDS = ("none", "unlimited")
+
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_PART = r"[^\W\d]\w*"
+_TASK_NAME = re.compile(rf"{_PART}(\.{_PART})*:{_PART}(\.{_PART})*")
+_MAX_TASK_NAME = 255
+_MAX_COUNT = 2**31 - 1
+
+
+def new_schedule_id() -> str:
+    """A fresh id: 12 hexadecimal digits, 48 random bits."""
+    return uuid.uuid4().hex[:12]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduledTask:
+    """A task, its trigger (exactly one of cron, time and interval), and its policies.
+
+    Durations are given as int seconds or timedelta and held as int seconds; times are held in
+    UTC; `cron_offset` is a zone name or a fixed offset east of UTC. None means the default.
+    """
+
+    task_name: str
+    args: list[Any] = field(default_factory=list)
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    labels: dict[str, Any] = field(default_factory=dict)
+    task_id: str | None = None
+    schedule_id: str = field(default_factory=new_schedule_id)
+    cron: str | None = None
+    cron_offset: str | timedelta | None = None
+    time: datetime | None = None
+    interval: int | timedelta | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+    max_runs: int | None = None
+    jitter: int | timedelta | None = None
+    catchup_window: int | timedelta | str | None = None
+    coalesce: str | None = None
+    overlap: str | None = None
+    timeout: int | timedelta | None = None
+    retries: int | None = None
+    retry_delay: int | timedelta | None = None
+    expires: int | timedelta | None = None
+    paused: bool = False
+    note: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, check in _CHECKS.items():
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, check(value, name))
+        self._check_trigger()
+
+    def _check_trigger(self) -> None:
+        given = [name for name in ("cron", "time", "interval") if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            raise InvalidScheduleError(
+                f"a schedule has exactly one of cron, time and interval; "
+                f"{self.task_name!r} has {found}"
+            )
+        # Imported late: most commands show schedules and never compute a firing.
+        from sqlsched.trigger import check_bounds
+
+        check_bounds(self)
+
+    def content(self) -> dict[str, Any]:
+        """Everything that makes this schedule what it is, as plain JSON: all but the id and state.
+
+        Two schedules are the same content when these are equal.
+        """
+        return {
+            name: value
+            for name, value in schedule_to_json(self).items()
+            if name not in {"schedule_id", "paused"}
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskMessage:
+    """One run, as a broker gets it.
+
+    `task_id` is derived from the schedule and the nominal time, so that the same firing always
+    has the same one. `labels` are the schedule's, with `schedule_id` and `scheduled_for` (ISO
+    8601). `timeout` and `expires` are for queues that know them: where the broker runs tasks
+    itself, the engine keeps the time.
+    """
+
+    task_id: str
+    task_name: str
+    args: list[Any] = field(default_factory=list)
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    labels: dict[str, Any] = field(default_factory=dict)
+    attempt: int = 1
+    timeout: int | None = None
+    expires: datetime | None = None
+    output: OutputBuffer | None = field(default=None, compare=False, repr=False)
+
+
+def derive_task_id(schedule_id: str, scheduled_us: int, manual_key: int = 0) -> str:
+    """The task id of a firing: 128 bits of SHA-256 over its identity, in hexadecimal."""
+    identity = f"{schedule_id}@{scheduled_us}" + (f"#{manual_key}" if manual_key else "")
+    return hashlib.sha256(identity.encode()).hexdigest()[:32]
+
+
+def schedule_to_json(schedule: ScheduledTask) -> dict[str, Any]:
+    """Every field as plain JSON: times in ISO 8601, durations in seconds, offsets as text."""
+    result = {name: getattr(schedule, name) for name in FIELD_NAMES}
+    for name in ("time", "start", "end"):
+        if result[name] is not None:
+            result[name] = result[name].isoformat()
+    if result["cron_offset"] is not None:
+        result["cron_offset"] = format_cron_offset(result["cron_offset"])
+    return result
+
+
+def check_schedule_id(value: object, what: str = "schedule_id") -> str:
+    """Letters, digits, `.`, `_` and `-`, up to 64 of them."""
+    if isinstance(value, str) and _ID.fullmatch(value):
+        return value
+    raise InvalidScheduleError(
+        f"{what} {shorten(value)}: an id is 1 to 64 letters, digits, dots, underscores or hyphens"
+    )
+
+
+def _task_name(value: object, what: str) -> str:
+    if isinstance(value, str) and len(value) <= _MAX_TASK_NAME and _TASK_NAME.fullmatch(value):
+        return value
+    raise InvalidScheduleError(
+        f"{what} {shorten(value)}: a task is package.module:object, like shop.jobs:send_mail"
+    )
+
+
+def _cron(value: object, what: str) -> str:
+    from sqlsched.cron import parse_cron
+
+    if not isinstance(value, str):
+        raise InvalidScheduleError(f"{what} {shorten(value)}: give a cron expression as text")
+    parse_cron(value)
+    return value
+
+
+def _array(value: object, what: str) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        raise InvalidScheduleError(f"{what} {shorten(value)}: give a JSON array, like [1, 2]")
+    plain: list[Any] = checked(value, what)
+    return plain
+
+
+def _object(value: object, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidScheduleError(f'{what} {shorten(value)}: give a JSON object, like {{"a": 1}}')
+    plain: dict[str, Any] = checked(value, what)
+    return plain
+
+
+def _text(value: object, what: str) -> str:
+    if isinstance(value, str):
+        plain: str = checked(value, what)
+        return plain
+    raise InvalidScheduleError(f"{what} {shorten(value)}: give text")
+
+
+def _flag(value: object, what: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise InvalidScheduleError(f"{what} {shorten(value)}: give true or false")
+
+
+def _moment(value: object, what: str) -> datetime:
+    return checked_time(value, UTC, what)
+
+
+def _at_least(least: int) -> Callable[[object, str], int]:
+    def check(value: object, what: str) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= _MAX_COUNT:
+            return value
+        raise InvalidScheduleError(
+            f"{what} {shorten(value)}: give a whole number from {least} to {_MAX_COUNT}"
+        )
+
+    return check
+
+
+def _one_of(words: tuple[str, ...]) -> Callable[[object, str], str]:
+    def check(value: object, what: str) -> str:
+        if value in words:
+            return str(value)
+        raise InvalidScheduleError(f"{what} {shorten(value)}: give one of {', '.join(words)}")
+
+    return check
+
+
+def _catchup_window(value: object, what: str) -> int | str:
+    if isinstance(value, str):
+        return _one_of(CATCHUP_WORDS)(value, what)
+    return duration_seconds(value, what)
+
+
+_CHECKS: dict[str, Callable[[Any, str], Any]] = {
+    "task_name": _task_name,
+    "args": _array,
+    "kwargs": _object,
+    "labels": _object,
+    "task_id": check_schedule_id,
+    "schedule_id": check_schedule_id,
+    "cron": _cron,
+    "cron_offset": checked_cron_offset,
+    "time": _moment,
+    "interval": duration_seconds,
+    "start": _moment,
+    "end": _moment,
+    "max_runs": _at_least(1),
+    "jitter": duration_seconds,
+    "catchup_window": _catchup_window,
+    "coalesce": _one_of(COALESCE),
+    "overlap": _one_of(OVERLAP),
+    "timeout": duration_seconds,
+    "retries": _at_least(0),
+    "retry_delay": duration_seconds,
+    "expires": duration_seconds,
+    "paused": _flag,
+    "note": _text,
+}
+
+FIELD_NAMES = tuple(f.name for f in fields(ScheduledTask))

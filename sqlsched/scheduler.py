@@ -1,0 +1,207 @@
+"""`Scheduler`: a broker and the sources it serves, run by one loop over one ledger."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from sqlsched.abc import Broker, ScheduleSource
+from sqlsched.clock import Clock, SystemClock
+from sqlsched.dispatcher import Dispatcher
+from sqlsched.instants import SECOND_US, format_us, next_minute_us, to_us
+from sqlsched.loop import Loop, Settings
+from sqlsched.storage import owners, recovery
+from sqlsched.storage.claims import FOREVER_US
+from sqlsched.storage.connection import default_path
+from sqlsched.storage.ledger import Ledger
+from sqlsched.takeover import Peers
+
+log = logging.getLogger("sqlsched")
+
+CLOCK_TOLERANCE_US = 3600 * SECOND_US
+"""A clock further than this behind the highest time on record is not believed at the start."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `sqlsched run` lets one choose; durations in seconds, None is the default."""
+
+    concurrency: int | None = None
+    catchup_window: int | str | None = None
+    drain_seconds: int = 30
+    keep_seconds: int = 90 * 86_400
+    accept_clock: bool = False
+    delivery: str = "at-least-once"
+
+
+class Scheduler:
+    """Runs the schedules of its sources through its broker.
+
+    `database`, the ledger, is by default that of the first SqliteScheduleSource, else what
+    `$SQLSCHED_DB` names, else `./sqlsched.db`.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        sources: Sequence[ScheduleSource] = (),
+        *,
+        database: str | os.PathLike[str] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.broker = broker
+        self.sources = list(sources)
+        self.clock = clock or SystemClock()
+        self.database = Path(database) if database is not None else self._default_database()
+        self._started = False
+        self._wakeup = asyncio.Event()
+        self._stop_requested = False
+        self._loop: Loop | None = None
+        self._dispatcher: Dispatcher | None = None
+
+    def _default_database(self) -> Path:
+        own = [source.database for source in self.sources if source.database is not None]
+        return own[0] if own else default_path()
+
+    async def startup(self) -> None:
+        """Start the broker and the sources. May be called again, also after `shutdown`."""
+        for source in self.sources:
+            source.clock = source.clock or self.clock
+            await source.startup()
+        await self.broker.startup()
+        self._started = True
+
+    async def shutdown(self) -> None:
+        """Stop the sources and the broker. May be called again."""
+        self._started = False
+        for source in self.sources:
+            await source.shutdown()
+        await self.broker.shutdown()
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Ask `run` to end: tasks are let finish for a while, or, `at_once`, stopped now."""
+        self._stop_requested = True
+        self._wakeup.set()
+        if self._loop is not None:
+            self._loop.stop()
+        if at_once and self._dispatcher is not None:
+            self._dispatcher.stop_all("shutdown")
+            self._dispatcher.stop_all("shutdown", at_once=True)
+
+    async def run(
+        self,
+        skip_first_run: bool = False,
+        once: bool = False,
+        until_idle: bool = False,
+        until: datetime | None = None,
+        *,
+        options: Options | None = None,
+    ) -> None:
+        """Serve until stopped; or once; or until nothing is left to do, or until a time.
+
+        Firings before `until` run, none at or after. When cancelled it drains, then lets the
+        cancellation through. StorageError if the database cannot be opened, or is lost.
+        """
+        self._stop_requested = False
+        settings = Settings(
+            once=once, until_idle=until_idle, until_us=None if until is None else to_us(until)
+        )
+        serving = asyncio.create_task(self._serve(skip_first_run, settings, options or Options()))
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            self.stop()
+            await self._wait_out(serving)
+            raise
+
+    async def _wait_out(self, serving: asyncio.Task[None]) -> None:
+        """Wait for the drain; a second cancellation makes it short."""
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            self.stop(at_once=True)
+            await asyncio.wait([serving])
+
+    async def _serve(self, skip_first_run: bool, settings: Settings, options: Options) -> None:
+        with self.clock.busy():
+            async with self._running(), Ledger(self.database) as ledger:
+                peers = Peers(ledger)
+                await self._check_clock(ledger, options)
+                await peers.join(self.clock.now_us())
+                try:
+                    if skip_first_run:
+                        settings = await self._skip_first_run(settings)
+                    await self._serve_as(peers, ledger, settings, options)
+                finally:
+                    await peers.leave(self.clock.now_us())
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        """Start broker and sources, and stop them again if nobody had started them before."""
+        was_started = self._started
+        await self.startup()
+        try:
+            yield
+        finally:
+            if not was_started:
+                await self.shutdown()
+
+    async def _serve_as(
+        self, peers: Peers, ledger: Ledger, settings: Settings, options: Options
+    ) -> None:
+        concurrency = options.concurrency or self.broker.default_concurrency
+        dispatcher = Dispatcher(self.broker, self.clock, concurrency, self._wakeup.set)
+        settings = settings.with_options(options.catchup_window, options.keep_seconds * SECOND_US)
+        loop = Loop(ledger, dispatcher, peers, self.clock, settings, self._wakeup)
+        self._loop, self._dispatcher = loop, dispatcher
+        log.info("serving %s with %d at a time", self.database, concurrency)
+        try:
+            if not self._stop_requested:
+                await peers.take_over(self.clock.now_us())
+                await loop.serve()
+            await loop.drain(self._drain_until_us(options))
+        except BaseException:
+            self.stop(at_once=True)
+            await dispatcher.join()
+            raise
+        finally:
+            self._loop = self._dispatcher = None
+        log.info("stopped serving %s", self.database)
+
+    def _drain_until_us(self, options: Options) -> int:
+        """Who is told to stop hurries; who is done waits for what runs."""
+        if self._stop_requested:
+            return self.clock.now_us() + options.drain_seconds * SECOND_US
+        return FOREVER_US
+
+    async def _skip_first_run(self, settings: Settings) -> Settings:
+        minute_us = next_minute_us(self.clock.now_us())
+        log.info("nothing is dispatched before %s", format_us(minute_us))
+        await self._sleep_until(minute_us)
+        return settings.with_first_run(minute_us)
+
+    async def _check_clock(self, ledger: Ledger, options: Options) -> None:
+        """A machine without a battery clock starts in the past: wait until the clock is right."""
+        highest_us = await ledger.run(owners.highest_time_us)
+        now_us = self.clock.now_us()
+        if highest_us is None or highest_us <= now_us:
+            return
+        if options.accept_clock:
+            await ledger.run(owners.accept_clock, now_us)
+        elif highest_us - now_us > CLOCK_TOLERANCE_US:
+            log.warning(
+                "the clock says %s, but this database has seen %s: waiting for the clock to be "
+                "set; if it is right, start with --accept-clock",
+                *(format_us(now_us), format_us(highest_us)),
+            )
+            await self._sleep_until(highest_us - CLOCK_TOLERANCE_US)
+        await ledger.run(recovery.pull_back, self.clock.now_us())
+
+    async def _sleep_until(self, until_us: int) -> None:
+        while self.clock.now_us() < until_us and not self._stop_requested:
+            self._wakeup.clear()
+            await self.clock.wait(until_us, self._wakeup, lambda: self._stop_requested)

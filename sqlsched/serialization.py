@@ -1,0 +1,102 @@
+"""Strict JSON: what goes into the database is what comes out, and any JSON reader agrees on it.
+
+Refused, with the place named: NaN and Infinity, duplicate keys, integers beyond 64 bits, lone
+surrogates, keys that are not strings, anything that JSON has no word for, nesting beyond 64.
+"""
+
+import json
+from typing import Any, NoReturn
+
+from sqlsched.exceptions import InvalidScheduleError
+
+MAX_DEPTH = 64
+MAX_INTEGER = 2**63 - 1
+
+
+def dumps(value: Any) -> str:
+    """Write a checked value in one canonical form: sorted keys, no spaces, text as it is."""
+    return json.dumps(
+        value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
+    )
+
+
+def loads(text: str, what: str) -> Any:
+    """Read JSON strictly; `what` names the value in an error ("--args")."""
+    try:
+        value = json.loads(
+            text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys, parse_int=_int
+        )
+    except RecursionError:
+        raise InvalidScheduleError(f"{what} is nested deeper than {MAX_DEPTH} levels") from None
+    except ValueError as error:
+        raise InvalidScheduleError(f"{what} is not valid JSON: {shorten(text)}: {error}") from None
+    return checked(value, what)
+
+
+def checked(value: Any, what: str) -> Any:
+    """Return a deep copy of `value` that is plain JSON, or raise InvalidScheduleError."""
+    return _checked(value, what, 0)
+
+
+def shorten(value: object, limit: int = 60) -> str:
+    """Quote a value for an error message: one line, printable, of bounded length."""
+    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def _checked(value: Any, what: str, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise InvalidScheduleError(f"{what} is nested deeper than {MAX_DEPTH} levels")
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _checked_text(value, what)
+    if isinstance(value, int):
+        if -MAX_INTEGER - 1 <= value <= MAX_INTEGER:
+            return int(value)
+        raise InvalidScheduleError(f"{what} has an integer outside 64 bits")
+    if isinstance(value, float):
+        if value - value == 0:
+            return float(value)
+        raise InvalidScheduleError(f"{what} has {value}, which JSON does not know")
+    if isinstance(value, list | tuple):
+        return [_checked(item, what, depth + 1) for item in value]
+    if isinstance(value, dict):
+        return {_key(k, what): _checked(item, what, depth + 1) for k, item in value.items()}
+    raise InvalidScheduleError(
+        f"{what} has a {type(value).__name__}, {shorten(value)}; JSON has text, numbers, "
+        "true, false, null, arrays and objects"
+    )
+
+
+def _key(key: Any, what: str) -> str:
+    if isinstance(key, str):
+        return _checked_text(key, what)
+    raise InvalidScheduleError(f"{what} has the key {shorten(key)}; keys are text")
+
+
+def _checked_text(text: str, what: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidScheduleError(f"{what} has text that is not Unicode: {text!a}") from None
+    return str(text)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {shorten(twice)} stands twice")
+    return result
+
+
+def _int(digits: str) -> int:
+    if len(digits) > 20:
+        raise ValueError(f"the integer {digits[:20]}… does not fit in 64 bits")
+    return int(digits)

@@ -1,0 +1,1 @@
+"""Where schedules come from. To add a source, subclass `sqlsched.abc.ScheduleSource`."""

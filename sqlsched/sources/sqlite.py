@@ -1,0 +1,59 @@
+"""The source that everything starts with: schedules in a SQLite file."""
+
+import os
+from pathlib import Path
+
+from sqlsched.abc import ScheduleSource
+from sqlsched.clock import Clock, SystemClock
+from sqlsched.scheduled_task import ScheduledTask
+from sqlsched.storage import changes, schedules
+from sqlsched.storage.connection import Database
+from sqlsched.storage.ledger import Ledger
+
+
+class SqliteScheduleSource(ScheduleSource):
+    """Schedules in a SQLite file, which also is the ledger of their runs.
+
+    `clock` decides what "now" is when a schedule is added; without one it is its scheduler's.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, clock: Clock | None = None) -> None:
+        self.path = self.database = Path(path)
+        self.clock = clock
+        self._ledger: Ledger | None = None
+
+    async def startup(self) -> None:
+        """Open the database; make it if it is missing."""
+        if self._ledger is None:
+            self._ledger = await Ledger(self.path).__aenter__()
+
+    async def shutdown(self) -> None:
+        """Close the database."""
+        ledger, self._ledger = self._ledger, None
+        if ledger is not None:
+            await ledger.__aexit__()
+
+    async def get_schedules(self) -> list[ScheduledTask]:
+        """Every schedule that is not done."""
+        return await (await self._open()).run(_all_schedules)
+
+    async def add_schedule(self, schedule: ScheduledTask, replace: bool = False) -> None:
+        """Store a schedule durably; a running scheduler sees it within a second."""
+        ledger = await self._open()
+        await ledger.run(changes.add, schedule, self._now_us(), replace_other=replace)
+
+    async def delete_schedule(self, schedule_id: str) -> None:
+        """Remove a schedule; its history stays."""
+        await (await self._open()).run(changes.remove, [schedule_id], self._now_us())
+
+    async def _open(self) -> Ledger:
+        await self.startup()
+        assert self._ledger is not None
+        return self._ledger
+
+    def _now_us(self) -> int:
+        return (self.clock or SystemClock()).now_us()
+
+
+def _all_schedules(database: Database) -> list[ScheduledTask]:
+    return [row.schedule for row in schedules.stored(database, schedules.Selection())]

@@ -1,0 +1,251 @@
+"""Changing schedules: add, edit, remove, pause, resume; each is durable when it returns.
+
+A change takes back the firings that a scheduler has claimed but not started; it leaves running
+runs alone, and accounts in the ledger for firings that will not run because of it.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlsched.exceptions import DuplicateScheduleError, InvalidScheduleError
+from sqlsched.planner import Stretch, jittered_us, resume, settle
+from sqlsched.scheduled_task import ScheduledTask
+from sqlsched.storage.connection import Database, transaction
+from sqlsched.storage.schedules import (
+    DISPATCHED,
+    Selection,
+    StoredSchedule,
+    get,
+    stored,
+    timing_of,
+    to_row,
+)
+from sqlsched.trigger import Trigger
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What `add` did: `changed` is False where the same content was there already."""
+
+    next_us: int | None
+    changed: bool
+
+
+def add(
+    database: Database, schedule: ScheduledTask, now_us: int, *, replace_other: bool = False
+) -> Added:
+    """Store a schedule. DuplicateScheduleError if its id has other content."""
+    with transaction(database):
+        there = next(stored(database, Selection([schedule.schedule_id], include_done=True)), None)
+        if there is None:
+            return _insert(database, schedule, now_us)
+        same = there.schedule.content() == schedule.content()
+        if same and not (there.done and there.trigger.recurring):
+            return Added(there.next_us, changed=False)
+        if there.done:
+            _remove(database, there, now_us)
+            return _insert(database, schedule, now_us)
+        if not replace_other:
+            raise DuplicateScheduleError(
+                f"a schedule with the id {schedule.schedule_id!r} and other content exists; "
+                "use --replace, or another id"
+            )
+        return _change(database, schedule, now_us)
+
+
+def edit(
+    database: Database,
+    schedule_id: str,
+    change: Callable[[ScheduledTask], ScheduledTask],
+    now_us: int,
+) -> Added:
+    """Replace a schedule by what `change` makes of it; its firings are computed from now on."""
+    with transaction(database):
+        return _change(database, change(get(database, schedule_id).schedule), now_us)
+
+
+def remove(database: Database, ids: Sequence[str], now_us: int) -> None:
+    """Remove schedules, all or none; their history stays, and so do their running runs."""
+    with transaction(database):
+        for schedule_id in ids:
+            _remove(database, get(database, schedule_id), now_us)
+
+
+def pause(database: Database, ids: Sequence[str], now_us: int) -> None:
+    """Stop firings until `resume`. Pausing what is paused changes nothing."""
+    with transaction(database):
+        _pause(database, ids, now_us)
+
+
+def resume_all(database: Database, ids: Sequence[str], now_us: int) -> None:
+    """Go on from now: what a pause swallowed is recorded as skipped, a one-shot still runs."""
+    with transaction(database):
+        for schedule_id in ids:
+            there = get(database, schedule_id)
+            if there.paused_us is not None:
+                _resume(database, there, there.paused_us, now_us)
+
+
+def record(database: Database, schedule_id: str, task_name: str, stretch: Stretch) -> None:
+    """Write one row for firings that never ran.
+
+    Its attempt is 0, so that it takes no firing's identity: should the clock be put back, those
+    firings can still run.
+    """
+    database.execute(
+        """INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, trigger, status,
+               reason, due_us, last_us, count)
+           VALUES (?1, ?2, ?3, 0, 'schedule', ?4, ?5, ?3, ?6, ?7)
+           ON CONFLICT DO UPDATE SET status = excluded.status, reason = excluded.reason,
+               last_us = max(last_us, excluded.last_us), count = max(count, excluded.count)""",
+        (
+            *(schedule_id, task_name, stretch.first_us, stretch.status, stretch.reason),
+            *(stretch.last_us, stretch.count),
+        ),
+    )
+
+
+def next_columns(
+    schedule_id: str, schedule: ScheduledTask, anchor_us: int, next_us: int | None
+) -> dict[str, int | None]:
+    """The columns that say when a schedule is looked at next."""
+    if next_us is None:
+        return {"next_us": None, "wake_us": None}
+    wake = jittered_us(schedule_id, timing_of(schedule, anchor_us), next_us)
+    return {"next_us": next_us, "wake_us": wake}
+
+
+def _insert(database: Database, schedule: ScheduledTask, now_us: int) -> Added:
+    next_us = Trigger.of(schedule, now_us).first_us(now_us)
+    if next_us is None:
+        raise _never(schedule)
+    values = to_row(schedule) | {"created_us": now_us, "anchor_us": now_us}
+    values |= next_columns(schedule.schedule_id, schedule, now_us, next_us)
+    if schedule.paused:
+        values |= {"paused_us": now_us, "wake_us": None}
+    marks = ", ".join(f":{name}" for name in values)
+    database.execute(f"INSERT INTO schedules ({', '.join(values)}) VALUES ({marks})", values)
+    return Added(next_us, changed=True)
+
+
+def _change(database: Database, schedule: ScheduledTask, now_us: int) -> Added:
+    revoke(database, schedule.schedule_id)
+    there = get(database, schedule.schedule_id)
+    same_trigger = _without_end(schedule) == _without_end(there.schedule)
+    anchor = there.anchor_us if same_trigger else now_us
+    trigger = Trigger.of(schedule, anchor)
+    dispatched = _dispatched(database, there, schedule)
+    next_us = _next_after_change(there, trigger, now_us, same_trigger)
+    if schedule.max_runs is not None and dispatched >= schedule.max_runs:
+        next_us = None
+    if next_us is None and there.next_us is not None:
+        raise _never(schedule)
+    if next_us != there.next_us:
+        for stretch in settle(there.trigger, there.next_us, now_us, "missed", "edited"):
+            record(database, schedule.schedule_id, there.schedule.task_name, stretch)
+    values = to_row(schedule) | {"anchor_us": anchor, "dispatched": dispatched}
+    values |= next_columns(schedule.schedule_id, schedule, anchor, next_us)
+    if there.paused_us is not None:
+        values["wake_us"] = None
+    changes = ", ".join(f"{name} = :{name}" for name in values)
+    database.execute(f"UPDATE schedules SET {changes} WHERE schedule_id = :schedule_id", values)
+    if schedule.paused:
+        _pause(database, [schedule.schedule_id], now_us)
+    return Added(next_us, changed=True)
+
+
+def _without_end(schedule: ScheduledTask) -> Trigger:
+    return replace(Trigger.of(schedule, 0), end_us=None)
+
+
+def _dispatched(database: Database, there: StoredSchedule, schedule: ScheduledTask) -> int:
+    """How many firings count towards `max_runs`; only schedules that have one keep the count."""
+    if schedule.max_runs is None or there.schedule.max_runs is not None:
+        return there.dispatched
+    query = f"""SELECT count(*) FROM runs WHERE schedule_id = ? AND attempt = 1
+                AND manual_key = 0 AND {DISPATCHED}"""
+    count: int = database.execute(query, (schedule.schedule_id,)).fetchone()[0]
+    return count
+
+
+def _next_after_change(
+    there: StoredSchedule, trigger: Trigger, now_us: int, same_trigger: bool
+) -> int | None:
+    if trigger.recurring:
+        return trigger.next_us(now_us)
+    # An overdue one-shot whose time stays as it was is still to run, and one that ran is done.
+    return there.next_us if same_trigger else trigger.time_us
+
+
+def _never(schedule: ScheduledTask) -> InvalidScheduleError:
+    bounds = [f"end {schedule.end.isoformat()}"] if schedule.end else []
+    bounds += [f"max_runs {schedule.max_runs}"] if schedule.max_runs else []
+    return InvalidScheduleError(
+        f"{' and '.join(bounds) or 'the trigger'} leaves no firing from now on; widen the bounds"
+    )
+
+
+def _remove(database: Database, there: StoredSchedule, now_us: int) -> None:
+    schedule_id = there.schedule.schedule_id
+    revoke(database, schedule_id)
+    there = get(database, schedule_id)
+    for stretch in settle(there.trigger, there.next_us, now_us, "cancelled", "removed"):
+        record(database, schedule_id, there.schedule.task_name, stretch)
+    database.execute(
+        """UPDATE runs SET status = 'cancelled', reason = 'removed', held = 0, finished_us = ?
+           WHERE schedule_id = ? AND status IN ('waiting', 'claimed')""",
+        (now_us, schedule_id),
+    )
+    database.execute("DELETE FROM schedules WHERE schedule_id = ?", (schedule_id,))
+
+
+def _pause(database: Database, ids: Sequence[str], now_us: int) -> None:
+    for schedule_id in ids:
+        revoke(database, schedule_id)
+    database.execute(
+        """UPDATE schedules SET paused_us = ?, wake_us = NULL
+           WHERE paused_us IS NULL AND schedule_id IN (SELECT value FROM json_each(?))""",
+        (now_us, json.dumps(list(ids))),
+    )
+
+
+def _resume(database: Database, there: StoredSchedule, paused_us: int, now_us: int) -> None:
+    schedule_id = there.schedule.schedule_id
+    stretches, next_us = resume(there.trigger, there.next_us, paused_us, now_us)
+    for stretch in stretches:
+        record(database, schedule_id, there.schedule.task_name, stretch)
+    values: dict[str, Any] = next_columns(schedule_id, there.schedule, there.anchor_us, next_us)
+    database.execute(
+        """UPDATE schedules SET paused_us = NULL, next_us = :next_us, wake_us = :wake_us
+           WHERE schedule_id = :schedule_id""",
+        values | {"schedule_id": schedule_id},
+    )
+
+
+def revoke(database: Database, schedule_id: str) -> None:
+    """Take back what was claimed and not started, whoever claimed it.
+
+    Firings go back into the schedule, whose next firing is the earliest of them again; retries
+    and held runs go back to waiting. Manual triggers are nobody's firing and stay.
+    """
+    firings = "schedule_id = ? AND status = 'claimed' AND attempt = 1 AND manual_key = 0"
+    earliest = database.execute(
+        f"SELECT min(scheduled_us) FROM runs WHERE {firings}",
+        (schedule_id,),
+    ).fetchone()[0]
+    if earliest is not None:
+        there = get(database, schedule_id)
+        next_us = earliest if there.next_us is None else min(earliest, there.next_us)
+        values = next_columns(schedule_id, there.schedule, there.anchor_us, next_us)
+        database.execute(f"DELETE FROM runs WHERE {firings}", (schedule_id,))
+        database.execute(
+            "UPDATE schedules SET next_us = ?, wake_us = ? WHERE schedule_id = ?",
+            (values["next_us"], values["wake_us"], schedule_id),
+        )
+    database.execute(
+        """UPDATE runs SET status = 'waiting', owner = NULL
+           WHERE schedule_id = ? AND status = 'claimed' AND attempt > 1 AND manual_key = 0""",
+        (schedule_id,),
+    )

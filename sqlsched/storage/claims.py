@@ -1,0 +1,272 @@
+"""What a running scheduler does to the ledger: claim, start, finish, take over.
+
+`turn` is the one transaction of the loop: it records what ended, claims what is due or about to
+be, and starts what is due. Doing all that is pending at once makes each commit worth its price.
+Every change after the claim is guarded by owner and status: where it hits no row, this process
+has lost the run to another and lets it go.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from sqlsched.exceptions import InvalidScheduleError
+from sqlsched.instants import SECOND_US
+from sqlsched.planner import Firing, Stretch, Timing, jittered_us, plan, still_runs
+from sqlsched.storage.changes import record
+from sqlsched.storage.connection import Database, transaction
+from sqlsched.storage.ends import finish
+from sqlsched.storage.schedules import LIVE
+from sqlsched.storage.starts import is_going, start
+from sqlsched.storage.turn import Armed, Owner, Request, Turn, Unrun
+from sqlsched.timezones import checked_cron_offset
+from sqlsched.trigger import Trigger
+
+AHEAD_US = SECOND_US
+"""Firings of the next second are claimed ahead, so that they start on the instant."""
+FOREVER_US = 2**62
+"""Later than any firing."""
+OVERDUE_US = 5 * SECOND_US
+"""A claim this late belongs to a process that is stopped or overloaded: anyone may take it."""
+
+_NOT_PAUSED = """(manual_key != 0 OR NOT EXISTS (SELECT 1 FROM schedules AS p
+    WHERE p.schedule_id = runs.schedule_id AND p.paused_us IS NOT NULL))"""
+_PENDING = "status IN ('claimed', 'waiting') AND held = 0"
+TIMING = """cron, cron_offset, time_us, interval_s, start_us, end_us,
+    CASE WHEN interval_s IS NULL OR start_us IS NOT NULL THEN 0 ELSE anchor_us END,
+    jitter_s, catchup_window, coalesce, max_runs"""
+
+
+def turn(database: Database, request: Request) -> Turn:
+    """Record, claim and start, in one transaction."""
+    result = Turn()
+    with transaction(database):
+        finish(database, request, result)
+        due = list(request.due)
+        if request.ahead >= 0:
+            due += _claim(database, request, result)
+        start(database, request, due, result)
+        if request.heartbeat:
+            database.execute(
+                "UPDATE owners SET seen_us = ? WHERE owner = ?",
+                (request.moment.now_us, request.owner),
+            )
+        result.cancels = _cancels(database, request.owner)
+        result.others = others(database, request.owner)
+        result.next_us = next_due_us(database, request.owner)
+    return result
+
+
+def _claim(database: Database, request: Request, result: Turn) -> list[int]:
+    """Claim what there is room for; returns the runs that are due now."""
+    now = request.moment.now_us
+    room = max(0, request.room - len(request.due))
+    before = database.execute("SELECT max(run_id) FROM runs").fetchone()[0] or 0
+    taken = _release_held(database, request.owner, room)
+    last = FOREVER_US if request.until_us is None else request.until_us - 1
+    due, soon = (0, min(now, last)), (now + 1, min(now + AHEAD_US, last))
+    taken += _take_pending(database, request, due, room - len(taken), result)
+    _claim_firings(database, request, due, room - len(taken), result)
+    taken += _take_pending(database, request, soon, request.ahead, result)
+    _claim_firings(database, request, soon, request.ahead, result)
+    mine = database.execute(
+        "SELECT run_id, due_us FROM runs WHERE run_id > ? AND owner = ? AND status = 'claimed'",
+        (before, request.owner),
+    )
+    taken += mine.fetchall()
+    result.armed = [Armed(*row) for row in taken if row[1] > now]
+    return [run_id for run_id, due_us in taken if due_us <= now]
+
+
+def _release_held(database: Database, owner: int, limit: int) -> list[tuple[int, int]]:
+    """Claim runs that waited for others of their schedule, now done: the first of each."""
+    if limit <= 0:
+        return []
+    return database.execute(
+        f"""UPDATE runs SET status = 'claimed', owner = ?, held = 0 WHERE run_id IN (
+                SELECT run_id FROM runs WHERE held = 1 AND {_NOT_PAUSED}
+                AND NOT EXISTS (SELECT 1 FROM runs AS earlier WHERE earlier.held = 1
+                    AND earlier.schedule_id = runs.schedule_id
+                    AND earlier.scheduled_us < runs.scheduled_us)
+                AND NOT EXISTS (SELECT 1 FROM runs AS other WHERE other.status IN {LIVE}
+                    AND other.schedule_id = runs.schedule_id AND {is_going("other")})
+                LIMIT ?)
+            RETURNING run_id, due_us""",
+        (owner, limit),
+    ).fetchall()
+
+
+def _take_pending(
+    database: Database, request: Request, within_us: tuple[int, int], limit: int, result: Turn
+) -> list[tuple[int, int]]:
+    """Claim retries, manual triggers, what others gave back, and what they do not start.
+
+    A firing among them has grown older: outside its catch-up window it is missed instead.
+    """
+    if limit <= 0:
+        return []
+    taken = []
+    now_us = request.moment.now_us
+    for run_id, due_us, schedule_id, scheduled_us, is_firing, *columns in database.execute(
+        f"""SELECT run_id, due_us, schedule_id, scheduled_us, attempt = 1 AND manual_key = 0
+                AND s.seq IS NOT NULL, {TIMING}
+            FROM runs LEFT JOIN schedules AS s USING (schedule_id)
+            WHERE {_PENDING} AND due_us BETWEEN ? AND ? AND (
+                (status = 'waiting' AND {_NOT_PAUSED})
+                OR (status = 'claimed' AND owner != ? AND due_us < ?))
+            ORDER BY due_us LIMIT ?""",
+        (*within_us, request.owner, now_us - OVERDUE_US, limit),
+    ).fetchall():
+        window = request.moment.catchup_window
+        if is_firing and not still_runs(timing_of_row(*columns), due_us, now_us, window):
+            _miss(database, run_id, now_us)
+            result.unrun.append(Unrun(schedule_id, scheduled_us, 1, "missed", _OUTDATED))
+        else:
+            taken.append((run_id, due_us))
+    database.executemany(
+        "UPDATE runs SET status = 'claimed', owner = ? WHERE run_id = ?",
+        [(request.owner, run_id) for run_id, _ in taken],
+    )
+    return taken
+
+
+_OUTDATED = "outside-catchup-window"
+
+
+def _miss(database: Database, run_id: int, now_us: int) -> None:
+    database.execute(
+        "UPDATE runs SET status = 'missed', reason = ?, finished_us = ? WHERE run_id = ?",
+        (_OUTDATED, now_us, run_id),
+    )
+
+
+def release(database: Database, owners: Sequence[int]) -> None:
+    """Give back what these schedulers claimed and did not start; whoever comes next takes it."""
+    database.execute(
+        """UPDATE runs SET status = 'waiting', owner = NULL, held = reason IS 'overlap'
+           WHERE status = 'claimed' AND owner IN (SELECT value FROM json_each(?))""",
+        (json.dumps(list(owners)),),
+    )
+
+
+def _claim_firings(
+    database: Database, request: Request, within_us: tuple[int, int], limit: int, result: Turn
+) -> None:
+    """Claim up to `limit` firings of schedules that are due within a span of time."""
+    runs: list[tuple[Any, ...]] = []
+    moves: list[tuple[int | None, int | None, str]] = []
+    for schedule_id, task_name, dispatched, next_us, *columns in _due(database, within_us, limit):
+        try:
+            timing = timing_of_row(*columns)
+            left = limit - len(runs)
+            if timing.max_runs is not None:
+                left = min(left, timing.max_runs - dispatched)
+            found = plan(schedule_id, timing, next_us, request.moment, left)
+        except (InvalidScheduleError, TypeError, ValueError, OverflowError) as error:
+            # Somebody changed the row by other means. It is put aside, and stops nothing else.
+            result.bad.append((schedule_id, str(error)))
+            moves.append((next_us, None, schedule_id))
+            continue
+        runs += [_run(schedule_id, task_name, firing, request.owner) for firing in found.firings]
+        _record(database, schedule_id, task_name, found.stretches, result)
+        wake = found.next_us
+        if wake is not None and timing.jitter_s is not None:
+            wake = jittered_us(schedule_id, timing, wake)
+        moves.append((found.next_us, wake, schedule_id))
+        if len(runs) >= limit:
+            break
+    _insert(database, runs)
+    database.executemany(
+        "UPDATE schedules SET next_us = ?, wake_us = ? WHERE schedule_id = ?", moves
+    )
+
+
+def _due(database: Database, within_us: tuple[int, int], limit: int) -> list[tuple[Any, ...]]:
+    if limit <= 0:
+        return []
+    return database.execute(
+        f"""SELECT schedule_id, task_name, dispatched, next_us, {TIMING} FROM schedules
+            WHERE wake_us BETWEEN ? AND ? ORDER BY wake_us LIMIT ?""",
+        (*within_us, limit),
+    ).fetchall()
+
+
+@lru_cache(maxsize=4096)
+def timing_of_row(
+    cron: str | None,
+    cron_offset: str | None,
+    time_us: int | None,
+    interval_s: int | None,
+    start_us: int | None,
+    end_us: int | None,
+    anchor_us: int,
+    *policies: Any,
+) -> Timing:
+    offset = None
+    if cron is not None and cron_offset is not None:
+        offset = checked_cron_offset(cron_offset, "cron_offset")
+    return Timing(
+        Trigger(cron, offset, time_us, interval_s, start_us, end_us, anchor_us), *policies
+    )
+
+
+def _run(schedule_id: str, task_name: str, firing: Firing, owner: int) -> tuple[Any, ...]:
+    return (*(schedule_id, task_name, firing.scheduled_us, firing.trigger, firing.due_us, owner),)
+
+
+def _insert(database: Database, runs: Iterable[tuple[Any, ...]]) -> None:
+    # A firing that is in the ledger already was dispatched before the clock was put back.
+    database.executemany(
+        """INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, trigger, status,
+               due_us, owner)
+           VALUES (?1, ?2, ?3, 1, ?4, 'claimed', ?5, ?6) ON CONFLICT DO NOTHING""",
+        runs,
+    )
+
+
+def _record(
+    database: Database,
+    schedule_id: str,
+    task_name: str,
+    stretches: Sequence[Stretch],
+    result: Turn,
+) -> None:
+    for stretch in stretches:
+        record(database, schedule_id, task_name, stretch)
+        result.unrun.append(
+            Unrun(schedule_id, stretch.first_us, stretch.count, stretch.status, stretch.reason)
+        )
+
+
+def _cancels(database: Database, owner: int) -> list[int]:
+    """Runs of this process that somebody asked to stop."""
+    rows = database.execute(
+        """SELECT run_id FROM runs WHERE cancel_us IS NOT NULL AND finished_us IS NULL
+           AND owner = ? AND status = 'running'""",
+        (owner,),
+    )
+    return [row[0] for row in rows]
+
+
+def others(database: Database, owner: int | None) -> list[Owner]:
+    """Every scheduler that has not ended in order, but this one."""
+    rows = database.execute(
+        """SELECT owner, token, pid, boot_id, started_us, seen_us FROM owners
+           WHERE stopped_us IS NULL AND owner IS NOT ?""",
+        (owner,),
+    )
+    return [Owner(*row) for row in rows]
+
+
+def next_due_us(database: Database, owner: int) -> int | None:
+    """When this process has to look again: a firing, a retry, or another's overdue claim."""
+    times = database.execute(
+        f"""SELECT (SELECT min(wake_us) FROM schedules WHERE wake_us IS NOT NULL),
+                (SELECT min(due_us) FROM runs
+                 WHERE {_PENDING} AND status = 'waiting' AND {_NOT_PAUSED}),
+                (SELECT min(due_us) + {OVERDUE_US} FROM runs
+                 WHERE {_PENDING} AND status = 'claimed' AND owner != ?)""",
+        (owner,),
+    ).fetchone()
+    return min((time for time in times if time is not None), default=None)

@@ -1,0 +1,229 @@
+"""Opening a database: which files are trusted, which settings hold, how a transaction goes."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sqlsched.exceptions import StorageError
+from sqlsched.storage import files
+from sqlsched.storage.migrations import APPLICATION_ID, VERSION, migrate
+
+WAIT_S = 5.0
+"""How long to wait for other writers, seconds."""
+
+
+class DamagedDatabaseError(StorageError):
+    """The file is not, or no longer, the database that it should be: waiting will not help."""
+
+
+class Database(sqlite3.Connection):
+    """A connection that knows its file and its gate."""
+
+    path: Path
+    gate: files.Gate
+    identity: tuple[int, int] | None
+    guarded = False
+    """True once it may write: it then closes within the gate."""
+
+    def close(self) -> None:
+        """Close within the gate: the last connection to close moves the WAL into the file."""
+        if self.guarded:
+            with suppress(OSError, StorageError), self.gate.held(WAIT_S):
+                super().close()
+            self.gate.close()
+        super().close()
+
+
+def open_for_reading(path: Path) -> Database:
+    """Open a database that exists; StorageError otherwise. Creates and changes nothing."""
+    if not files.check_file(path):
+        raise _missing(path)
+    with storage_errors(path):
+        _identify(path)
+        database = _connect(path, "ro")
+        try:
+            database.execute("PRAGMA query_only = ON")
+            _check_version(database)
+        except BaseException:
+            database.close()
+            raise
+    return database
+
+
+def open_for_writing(path: Path, *, create: bool = False) -> Database:
+    """Open a database for reading and writing, make it if `create`, and bring it up to date."""
+    there = files.check_file(path)
+    if not there and not create:
+        raise _missing(path)
+    with storage_errors(path):
+        if there and files.read_only(path):
+            raise StorageError(f"{path} is read-only; make it writable for its owner")
+        if there:
+            _identify(path)
+        else:
+            _check_directory(path)
+            files.create_private(path)
+        return _open_writable(path)
+
+
+def _open_writable(path: Path) -> Database:
+    database = _connect(path, "rw")
+    try:
+        database.gate.open()
+        database.guarded = True
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        if version > VERSION:
+            _check_version(database)
+        if version < VERSION:
+            _bring_up_to_date(database)
+        for setting in ("synchronous = FULL", "fullfsync = ON", "foreign_keys = ON"):
+            database.execute(f"PRAGMA {setting}")
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _bring_up_to_date(database: Database) -> None:
+    """Make or migrate the tables, once, however many processes try.
+
+    The tables are made before WAL is switched on, so that the file itself, and not only its
+    WAL, says from the first moment on whose it is.
+    """
+    with transaction(database):
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        if version < VERSION:
+            migrate(database, version)
+    with database.gate.held(WAIT_S):
+        database.execute("PRAGMA journal_mode = WAL")
+
+
+@contextmanager
+def transaction(database: Database) -> Iterator[None]:
+    """One write transaction, whole or not at all, whatever interrupts it."""
+    with storage_errors(database.path), database.gate.held(WAIT_S):
+        check_identity(database)
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            database.execute("COMMIT")
+        except BaseException:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            raise
+
+
+def check_identity(database: Database) -> None:
+    """Refuse to write into a file that was deleted or replaced: in WAL mode SQLite would not."""
+    if files.identity(database.path) != database.identity:
+        raise DamagedDatabaseError(
+            f"{database.path} was deleted or replaced by another file while it was open"
+        )
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite and the system say into one line that names the path."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _explain(path, error) from error
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}") from error
+
+
+def _explain(path: Path, error: sqlite3.Error) -> StorageError:
+    text = str(error)
+    name = getattr(error, "sqlite_errorname", "")
+    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+        kind = "is not a SQLite database" if "NOTADB" in name else f"is damaged: {text}"
+        return DamagedDatabaseError(f"{path} {kind}; name a sqlsched database or restore a backup")
+    for start, meaning in _MEANINGS.items():
+        if name.startswith(start):
+            return StorageError(f"{path} {meaning}")
+    return StorageError(f"{path}: {text}")
+
+
+_MEANINGS = {
+    "SQLITE_BUSY": f"is locked by another program for more than {WAIT_S:.0f} s; try again",
+    "SQLITE_READONLY": "is read-only, or its directory is; make both writable",
+    "SQLITE_FULL": "cannot grow: no space is left on its disk; free some",
+    "SQLITE_CANTOPEN": "cannot be opened; check its directory and permissions",
+    "SQLITE_IOERR": "cannot be read or written: the disk reports an error, or is full",
+}
+
+
+def _missing(path: Path) -> StorageError:
+    return StorageError(
+        f"there is no database at {path}; `sqlsched add` makes one, --db names another"
+    )
+
+
+def _check_directory(path: Path) -> None:
+    parent = path.parent
+    if not parent.is_dir():
+        raise StorageError(f"{path}: its directory {parent} does not exist; make it first")
+    status = parent.stat()
+    if status.st_mode & 0o1002 == 0o0002:
+        raise StorageError(f"{path}: everyone can write to its directory; choose a private one")
+
+
+def _connect(path: Path, mode: str) -> Database:
+    real = path.resolve()
+    database = sqlite3.connect(
+        f"file:{quote(str(real))}?mode={mode}",
+        uri=True,
+        factory=Database,
+        isolation_level=None,
+        timeout=WAIT_S,
+        check_same_thread=False,
+        cached_statements=256,
+    )
+    database.path, database.gate = path, files.Gate(real)
+    database.identity = files.identity(path)
+    database.execute("PRAGMA trusted_schema = OFF")
+    return database
+
+
+def _identify(path: Path) -> None:
+    """Refuse a file that is not ours, without changing a byte of it or making files beside it.
+
+    `immutable` keeps SQLite from taking locks and from touching a WAL. Reading the header with
+    open() instead would, on close, drop the locks that other connections of this process hold.
+    """
+    probe = sqlite3.connect(f"file:{quote(str(path.resolve()))}?immutable=1", uri=True)
+    try:
+        application: int = probe.execute("PRAGMA application_id").fetchone()[0]
+        if application == 0 and not probe.execute("PRAGMA schema_version").fetchone()[0]:
+            return  # without any tables: made a moment ago, and about to be filled
+    finally:
+        probe.close()
+    if application != APPLICATION_ID:
+        raise DamagedDatabaseError(
+            f"{path} is a database of another application; name a sqlsched database"
+        )
+
+
+def _check_version(database: Database) -> None:
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    if version > VERSION:
+        raise DamagedDatabaseError(
+            f"{database.path} was written by a newer sqlsched (format {version}, this one knows "
+            f"{VERSION}); upgrade sqlsched"
+        )
+    if version < VERSION:
+        raise _missing(database.path)
+
+
+def data_version(database: Database) -> Any:
+    """A number that changes when another connection has written. Microseconds to ask."""
+    return database.execute("PRAGMA data_version").fetchone()[0]
+
+
+def default_path() -> Path:
+    """`$SQLSCHED_DB`, else `./sqlsched.db`."""
+    return Path(os.environ.get("SQLSCHED_DB") or "sqlsched.db")

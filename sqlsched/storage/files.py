@@ -1,0 +1,194 @@
+"""The files beside the database: who may write now (the gate), and who is alive (owners).
+
+Both rest on flock, which the kernel drops when a process ends, however it ends; no clock step,
+suspend or long pause can fake a death. flock locks belong to an open file, so two owners within
+one process are told apart as well.
+"""
+
+import fcntl
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sqlsched.exceptions import StorageError
+
+PRIVATE = 0o600
+_OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def check_file(path: Path) -> bool:
+    """Whether there is a database file; StorageError if it must not be trusted or used.
+
+    Whoever can write the file decides what is executed. An empty file counts as missing.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}") from None
+    if problem := _distrust(path, status):
+        raise StorageError(f"{path} {problem}")
+    return status.st_size > 0
+
+
+def _distrust(path: Path, status: os.stat_result) -> str | None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        return f"is {kind}; give the path of a database file"
+    if status.st_uid != os.geteuid() and os.geteuid() != 0:
+        return f"belongs to user {status.st_uid}; its schedules would run as you"
+    if status.st_mode & stat.S_IWOTH:
+        return "is writable by everyone, who could then run commands as you; chmod it to 600"
+    if status.st_nlink > 1:
+        return "has more than one hard link; copy it instead of linking it"
+    parent = path.resolve().parent.stat()
+    if parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX:
+        return "lies in a directory that everyone can write to; move it or chmod the directory"
+    return None
+
+
+def group_writable(path: Path) -> bool:
+    """True if others of the file's group could add schedules."""
+    return bool(path.stat().st_mode & stat.S_IWGRP)
+
+
+def read_only(path: Path) -> bool:
+    """True if its owner made the file read-only; binds root too, who could write all the same."""
+    return not path.stat().st_mode & stat.S_IWUSR or not os.access(path, os.W_OK)
+
+
+def create_private(path: Path) -> None:
+    """Make an empty file that only its owner can read; keep one that is there."""
+    os.close(os.open(path, _OPEN & ~os.O_NOFOLLOW, PRIVATE))
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode: tells a file from another that took its name. None if there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+class Gate:
+    """Lets one writer in at a time, over all processes, first come first served.
+
+    SQLite's own lock is polled and unfair: under load a writer may wait for seconds. Not
+    reentrant, and for one thread at a time.
+    """
+
+    def __init__(self, database: Path) -> None:
+        self.path = Path(f"{database}-gate")
+        self._fd = -1
+
+    def open(self) -> None:
+        """Open the gate's file; made if missing."""
+        if self._fd < 0:
+            self._fd = os.open(self.path, _OPEN, PRIVATE)
+
+    def close(self) -> None:
+        """Let go of the file; it stays, as others may be waiting at it."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    @contextmanager
+    def held(self, timeout_s: float) -> Iterator[None]:
+        """Hold the gate; StorageError that names the holder's pid after `timeout_s`."""
+        self.open()
+        self._acquire(timeout_s)
+        try:
+            with suppress(OSError):  # a full disk must not close the gate
+                os.pwrite(self._fd, b"%-10d\n" % os.getpid(), 0)
+            yield
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def _acquire(self, timeout_s: float) -> None:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # flock has no timeout and polling would lose every race against those who queue:
+            # a thread queues for us, on this open file, whose lock is then ours.
+            if not _flock_within(self._fd, timeout_s):
+                holder, self._fd = self.holder(), -1  # the thread keeps, then closes, the file
+                raise StorageError(
+                    f"{self.path.name.removesuffix('-gate')} has been busy for {timeout_s:.0f} s: "
+                    f"process {holder} is writing to it; try again"
+                ) from None
+
+    def holder(self) -> int | None:
+        """The pid of who holds the gate, or held it last."""
+        with suppress(OSError, ValueError):
+            return int(self.path.read_text()[:11])
+        return None
+
+
+def _flock_within(fd: int, timeout_s: float) -> bool:
+    acquired, lock, given_up = threading.Event(), threading.Lock(), False
+
+    def queue() -> None:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        with lock:
+            acquired.set()
+            if given_up:
+                os.close(fd)
+
+    threading.Thread(target=queue, daemon=True).start()
+    if acquired.wait(timeout_s):
+        return True
+    with lock:
+        if acquired.is_set():
+            return True
+        given_up = True
+    return False
+
+
+class OwnerLock:
+    """Held by a running scheduler from start to end; others ask whether it still is."""
+
+    def __init__(self, database: Path, token: str) -> None:
+        self.path = Path(f"{database}-owner-{token}")
+        self._fd = -1
+
+    def acquire(self) -> None:
+        """Make the file and lock it. A child forked without exec must not keep us alive."""
+        self._fd = os.open(self.path, _OPEN | os.O_EXCL, PRIVATE)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        os.register_at_fork(after_in_child=self._forget)
+
+    def release(self) -> None:
+        """Remove the file, then let go: whoever finds neither file nor lock finds us gone."""
+        if self._fd >= 0:
+            self.path.unlink(missing_ok=True)
+            self._forget()
+
+    def _forget(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def owner_alive(database: Path, token: str) -> bool:
+    """Whether the process that holds this owner's lock is alive, running or stopped."""
+    try:
+        fd = os.open(OwnerLock(database, token).path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def remove_owner(database: Path, token: str) -> None:
+    """Remove a dead owner's file."""
+    OwnerLock(database, token).path.unlink(missing_ok=True)

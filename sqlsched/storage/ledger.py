@@ -1,0 +1,83 @@
+"""The ledger as the engine holds it: one connection, in one thread, one hop per transaction."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import aiosqlite
+
+from sqlsched.storage import files
+from sqlsched.storage.connection import (
+    Database,
+    data_version,
+    open_for_writing,
+    storage_errors,
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Ledger:
+    """Runs storage functions in the database's thread; `async with` opens and closes it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connection: aiosqlite.Connection | None = None
+        self._database: Database | None = None
+        self._seen: int | None = None
+
+    async def __aenter__(self) -> "Ledger":
+        # aiosqlite is handed the way to open, so that the connection belongs to its thread.
+        self._connection = aiosqlite.Connection(self._open, iter_chunk_size=64)
+        try:
+            await self._connection
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+        self._connection = self._database = None
+
+    def _open(self) -> Database:
+        self._database = open_for_writing(self.path, create=True)
+        return self._database
+
+    async def run(
+        self, function: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Call `function` with the database, in its thread.
+
+        A transaction once begun is seen through: cancellation comes after it, not amidst it.
+        """
+        assert self._connection is not None
+        assert self._database is not None
+        # The one door that aiosqlite has to its thread; its public calls are one statement each.
+        call: Any = self._connection._execute(  # type: ignore[no-untyped-call]
+            function, self._database, *args, **kwargs
+        )
+        task: asyncio.Future[T] = asyncio.ensure_future(call)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait([task])
+            raise
+
+    def changed(self) -> bool:
+        """Whether anyone else has written since the last call, or the file is another one now.
+
+        Not while `run` is under way. Asked in the calling thread: it takes microseconds, where a
+        hop would take a hundred.
+        """
+        assert self._database is not None
+        if files.identity(self.path) != self._database.identity:
+            return True
+        with storage_errors(self.path):
+            version = data_version(self._database)
+        changed: bool = version != self._seen
+        self._seen = version
+        return changed

@@ -1,0 +1,122 @@
+"""The tables, as steps in order: a database at version n gets steps n+1, n+2, … and is current.
+
+A step is never changed once released; a new one is appended.
+"""
+
+import sqlite3
+
+APPLICATION_ID = 0x73716C73
+"""'sqls': how file(1) and we tell our databases from others (SQLite header, offset 68)."""
+
+_V1 = """
+CREATE TABLE schedules (
+    seq INTEGER PRIMARY KEY,
+    schedule_id TEXT NOT NULL UNIQUE,
+    task_name TEXT NOT NULL,
+    args TEXT NOT NULL,
+    kwargs TEXT NOT NULL,
+    labels TEXT NOT NULL,
+    task_id TEXT,
+    cron TEXT,
+    cron_offset TEXT,
+    time_us INTEGER,
+    interval_s INTEGER,
+    start_us INTEGER,
+    end_us INTEGER,
+    max_runs INTEGER,
+    jitter_s INTEGER,
+    catchup_window ANY,             -- seconds, 'none' or 'unlimited'
+    coalesce TEXT,
+    overlap TEXT,
+    timeout_s INTEGER,
+    retries INTEGER,
+    retry_delay_s INTEGER,
+    expires_s INTEGER,
+    note TEXT,
+    created_us INTEGER NOT NULL,
+    anchor_us INTEGER NOT NULL,     -- where an interval without start counts from
+    paused_us INTEGER,              -- since when; NULL: not paused
+    dispatched INTEGER NOT NULL DEFAULT 0,  -- scheduled firings started, counted for max_runs
+    next_us INTEGER,                -- next nominal firing; NULL: there is none
+    wake_us INTEGER,                -- when to look: next_us and its jitter; NULL: never
+    CHECK ((cron IS NOT NULL) + (time_us IS NOT NULL) + (interval_s IS NOT NULL) = 1)
+) STRICT;
+CREATE INDEX schedules_due ON schedules (wake_us) WHERE wake_us IS NOT NULL;
+CREATE INDEX schedules_over ON schedules (created_us) WHERE next_us IS NULL;
+
+CREATE TABLE runs (
+    run_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    schedule_id TEXT NOT NULL,      -- outlives its schedule
+    task_name TEXT NOT NULL,
+    scheduled_us INTEGER NOT NULL,  -- nominal
+    attempt INTEGER NOT NULL,       -- from 1; 0: a record of firings that never ran
+    manual_key INTEGER NOT NULL DEFAULT 0,  -- 0: a scheduled firing
+    trigger TEXT NOT NULL,
+    status TEXT NOT NULL,
+    reason TEXT,
+    due_us INTEGER NOT NULL,        -- when to start it
+    held INTEGER NOT NULL DEFAULT 0,  -- 1: waits for other runs of its schedule, not for due_us
+    owner INTEGER,                  -- who claimed it
+    started_us INTEGER,
+    finished_us INTEGER,
+    exit_code INTEGER,
+    error TEXT,
+    last_us INTEGER,                -- of several firings in one record: the last of them
+    count INTEGER NOT NULL DEFAULT 1,
+    because_of INTEGER,             -- the run that stood in the way
+    cancel_us INTEGER,              -- when somebody asked to stop it
+    pid INTEGER,
+    pid_started INTEGER,
+    -- The promise that no firing is dispatched twice, kept by the database.
+    UNIQUE (schedule_id, scheduled_us, attempt, manual_key)
+) STRICT;
+CREATE INDEX runs_live ON runs (schedule_id)
+    WHERE status IN ('claimed', 'waiting', 'sending', 'running');
+CREATE INDEX runs_pending ON runs (due_us) WHERE status IN ('claimed', 'waiting') AND held = 0;
+CREATE INDEX runs_held ON runs (schedule_id, scheduled_us) WHERE held = 1;
+CREATE INDEX runs_cancel ON runs (run_id) WHERE cancel_us IS NOT NULL AND finished_us IS NULL;
+
+CREATE TABLE outputs (
+    run_id INTEGER PRIMARY KEY REFERENCES runs ON DELETE CASCADE,
+    head BLOB NOT NULL,
+    tail BLOB NOT NULL,
+    total_bytes INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE owners (
+    owner INTEGER PRIMARY KEY AUTOINCREMENT,
+    token TEXT NOT NULL UNIQUE,     -- names its lock file
+    pid INTEGER NOT NULL,
+    boot_id TEXT NOT NULL,
+    started_us INTEGER NOT NULL,
+    seen_us INTEGER NOT NULL,       -- last sign of life, to the minute
+    stopped_us INTEGER
+) STRICT;
+CREATE INDEX owners_serving ON owners (owner) WHERE stopped_us IS NULL;
+
+-- pruned_us: no run up to this nominal time is known any more, so none may be dispatched again.
+CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT;
+"""
+
+STEPS = (_V1,)
+VERSION = len(STEPS)
+
+
+def migrate(connection: sqlite3.Connection, version: int) -> None:
+    """Bring the database from `version` to ours, in the transaction that is open."""
+    for step in STEPS[version:]:
+        for statement in _statements(step):
+            connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _statements(script: str) -> list[str]:
+    """Split a script: `executescript` would commit the transaction first."""
+    statements, pending = [], ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            statements.append(pending.strip())
+            pending = ""
+    return statements

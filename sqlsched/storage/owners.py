@@ -1,0 +1,60 @@
+"""Who serves this database: a row and a lock file for each running scheduler."""
+
+import os
+import uuid
+from pathlib import Path
+
+from sqlsched.storage import files
+from sqlsched.storage.claims import others, release
+from sqlsched.storage.connection import Database, transaction
+from sqlsched.storage.turn import Owner
+
+
+def register(database: Database, boot_id: str, now_us: int) -> tuple[Owner, files.OwnerLock]:
+    """Enter a running scheduler: the lock first, so that nobody finds its row without it."""
+    token = uuid.uuid4().hex[:12]
+    lock = files.OwnerLock(database.path.resolve(), token)
+    lock.acquire()
+    try:
+        with transaction(database):
+            row = database.execute(
+                """INSERT INTO owners (token, pid, boot_id, started_us, seen_us)
+                   VALUES (?, ?, ?, ?, ?) RETURNING owner""",
+                (token, os.getpid(), boot_id, now_us, now_us),
+            ).fetchone()
+    except BaseException:
+        lock.release()
+        raise
+    return Owner(row[0], token, os.getpid(), boot_id, now_us, now_us), lock
+
+
+def unregister(database: Database, owner: int, now_us: int) -> None:
+    """Enter a scheduler's orderly end, and give back what it has claimed."""
+    with transaction(database):
+        release(database, [owner])
+        database.execute(
+            "UPDATE owners SET stopped_us = ?1, seen_us = max(seen_us, ?1) WHERE owner = ?2",
+            (now_us, owner),
+        )
+
+
+def is_alive(path: Path, owner: Owner) -> bool:
+    """Whether a scheduler of the database at `path` still holds its lock."""
+    return files.owner_alive(path.resolve(), owner.token)
+
+
+def anyone_serving(database: Database) -> bool:
+    """Whether some scheduler is alive."""
+    return any(is_alive(database.path, owner) for owner in others(database, None))
+
+
+def highest_time_us(database: Database) -> int | None:
+    """The latest moment that any scheduler has put on record."""
+    found: int | None = database.execute("SELECT max(seen_us) FROM owners").fetchone()[0]
+    return found
+
+
+def accept_clock(database: Database, now_us: int) -> None:
+    """Forget every recorded moment after `now_us`: the clock is right, the record was not."""
+    with transaction(database):
+        database.execute("UPDATE owners SET seen_us = ?1 WHERE seen_us > ?1", (now_us,))

@@ -1,0 +1,102 @@
+"""Taking over from processes that died, and mending the ledger after the clock was put back."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlsched.planner import jittered_us
+from sqlsched.storage import files
+from sqlsched.storage.claims import TIMING, release, timing_of_row
+from sqlsched.storage.connection import Database, transaction
+from sqlsched.storage.runs import pruned_us
+from sqlsched.storage.turn import Owner
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A process that a dead scheduler may have left behind."""
+
+    run_id: int
+    pid: int
+    pid_started: int
+    boot_id: str
+
+
+def orphans(database: Database, dead: Sequence[Owner]) -> list[Orphan]:
+    """The processes of runs that dead schedulers had started and not seen end."""
+    rows = database.execute(
+        """SELECT run_id, runs.pid, pid_started, boot_id FROM runs JOIN owners USING (owner)
+           WHERE status = 'running' AND runs.pid IS NOT NULL
+           AND owner IN (SELECT value FROM json_each(?))""",
+        (_ids(dead),),
+    )
+    return [Orphan(*row) for row in rows]
+
+
+def take_over(database: Database, dead: Sequence[Owner], now_us: int) -> list[int]:
+    """Give back what the dead had claimed; abandon what they ran. Returns the abandoned runs.
+
+    What a dead process had started is never started again: nobody knows how far it got.
+    """
+    with transaction(database):
+        abandoned = database.execute(
+            """UPDATE runs SET status = 'abandoned', finished_us = ?, reason = 'owner-died',
+                   error = 'the sqlsched process that ran it died'
+               WHERE status IN ('running', 'sending')
+               AND owner IN (SELECT value FROM json_each(?)) RETURNING run_id""",
+            (now_us, _ids(dead)),
+        ).fetchall()
+        release(database, [owner.owner for owner in dead])
+        database.execute(
+            """UPDATE owners SET stopped_us = seen_us
+               WHERE owner IN (SELECT value FROM json_each(?))""",
+            (_ids(dead),),
+        )
+    for owner in dead:
+        files.remove_owner(database.path.resolve(), owner.token)
+    return [row[0] for row in abandoned]
+
+
+def pull_back(database: Database, now_us: int) -> int:
+    """After the clock was put back: no schedule waits for a time beyond its natural next one.
+
+    What ran already stays in the ledger and is not repeated. Returns how many were moved.
+    """
+    with transaction(database):
+        after_us = max(now_us, pruned_us(database))
+        rows = database.execute(
+            f"""SELECT schedule_id, next_us, {TIMING} FROM schedules
+                WHERE next_us > ? AND time_us IS NULL""",
+            (after_us,),
+        ).fetchall()
+        moves = []
+        for schedule_id, next_us, *columns in rows:
+            timing = timing_of_row(*columns)
+            natural = timing.trigger.next_us(after_us)
+            if natural is not None and natural < next_us:
+                wake_us = jittered_us(schedule_id, timing, natural)
+                moves.append((natural, wake_us, schedule_id))
+        database.executemany(
+            """UPDATE schedules SET next_us = ?1, wake_us = iif(paused_us IS NULL, ?2, NULL)
+               WHERE schedule_id = ?3""",
+            moves,
+        )
+    return len(moves)
+
+
+def idle(database: Database) -> bool:
+    """Whether nothing is left to do: no firing to come, nothing claimed, waiting or running.
+
+    What a paused schedule still has to do does not count: only a person can let it go on.
+    """
+    row = database.execute(
+        """SELECT EXISTS (SELECT 1 FROM schedules WHERE wake_us IS NOT NULL) OR EXISTS (
+               SELECT 1 FROM runs LEFT JOIN schedules USING (schedule_id)
+               WHERE status IN ('claimed', 'waiting', 'sending', 'running')
+               AND NOT (status = 'waiting' AND paused_us IS NOT NULL AND manual_key = 0))"""
+    ).fetchone()
+    return not row[0]
+
+
+def _ids(dead: Sequence[Owner]) -> str:
+    return json.dumps([owner.owner for owner in dead])

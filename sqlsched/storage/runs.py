@@ -1,0 +1,197 @@
+"""The ledger, as people see and steer it: history, output, manual triggers, cancelling, pruning."""
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlsched.exceptions import ScheduleNotFoundError
+from sqlsched.storage.connection import Database, transaction
+from sqlsched.storage.schedules import LIVE, get
+
+STATUSES = (
+    *("waiting", "claimed", "sending", "running", "succeeded", "failed", "timed_out"),
+    *("cancelled", "abandoned", "sent", "skipped", "missed"),
+)
+GOOD = frozenset({"succeeded", "sent"})
+LIVE_STATUSES = frozenset({"waiting", "claimed", "sending", "running"})
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One row of the ledger. `attempt` 0 stands for `count` firings that never ran."""
+
+    run_id: int
+    schedule_id: str
+    task_name: str
+    scheduled_us: int
+    started_us: int | None
+    finished_us: int | None
+    status: str
+    attempt: int
+    trigger: str
+    exit_code: int | None
+    error: str | None
+    reason: str | None
+    last_us: int | None
+    count: int
+
+
+_COLUMNS = ", ".join(RunRow.__dataclass_fields__)
+
+
+def history(
+    database: Database,
+    *,
+    schedule_id: str | None = None,
+    status: str | None = None,
+    since_us: int | None = None,
+    limit: int | None = None,
+) -> Iterator[RunRow]:
+    """Rows of the ledger, newest first, one at a time."""
+    rows = database.execute(
+        f"""SELECT {_COLUMNS} FROM runs
+            WHERE (?1 IS NULL OR schedule_id = ?1) AND (?2 IS NULL OR status = ?2)
+            AND (?3 IS NULL OR coalesce(last_us, scheduled_us) >= ?3)
+            ORDER BY run_id DESC LIMIT ?4""",
+        (schedule_id, status, since_us, -1 if limit is None else limit),
+    )
+    return (RunRow(*row) for row in rows)
+
+
+def has_history(database: Database, schedule_id: str) -> bool:
+    """Whether the ledger knows this schedule, which may be gone."""
+    query = "SELECT 1 FROM runs WHERE schedule_id = ? LIMIT 1"
+    return database.execute(query, (schedule_id,)).fetchone() is not None
+
+
+def get_run(database: Database, run_id: int) -> RunRow:
+    """One row; ScheduleNotFoundError if there is none."""
+    row = database.execute(f"SELECT {_COLUMNS} FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+    if row is None:
+        raise ScheduleNotFoundError(f"no run has the id {run_id}; `sqlsched history` shows them")
+    return RunRow(*row)
+
+
+def find_run(database: Database, text: str) -> int:
+    """The one run id that `text` is, or begins; ScheduleNotFoundError otherwise."""
+    # Only digits reach the query, so that no wildcard of LIKE does.
+    digits = text if text.isascii() and text.isdigit() and len(text) < 19 else ""
+    if digits and database.execute("SELECT 1 FROM runs WHERE run_id = ?", (digits,)).fetchone():
+        return int(digits)
+    query = "SELECT run_id FROM runs WHERE CAST(run_id AS TEXT) LIKE ? || '%' LIMIT 6"
+    matches = [row[0] for row in database.execute(query, (digits,))] if digits else []
+    if len(matches) == 1:
+        return int(matches[0])
+    if not matches:
+        raise ScheduleNotFoundError(f"no run has the id {text!r}; `sqlsched history` shows them")
+    listed = ", ".join(map(str, matches[:5])) + (", …" if len(matches) > 5 else "")
+    raise ScheduleNotFoundError(f"{text!r} is ambiguous; it begins {listed}")
+
+
+def last_run(database: Database, schedule_id: str) -> int:
+    """The run of a schedule that started last; ScheduleNotFoundError if none has."""
+    row = database.execute(
+        """SELECT run_id FROM runs WHERE schedule_id = ? AND started_us IS NOT NULL
+           ORDER BY run_id DESC LIMIT 1""",
+        (schedule_id,),
+    ).fetchone()
+    if row is None:
+        raise ScheduleNotFoundError(f"schedule {schedule_id!r} has not run yet")
+    return int(row[0])
+
+
+def output(database: Database, run_id: int) -> tuple[bytes, bytes, int]:
+    """What is kept of a run's output: head, tail, and how many bytes it printed in all."""
+    query = "SELECT head, tail, total_bytes FROM outputs WHERE run_id = ?"
+    row: tuple[bytes, bytes, int] | None = database.execute(query, (run_id,)).fetchone()
+    return row or (b"", b"", 0)
+
+
+def trigger(database: Database, schedule_id: str, now_us: int) -> int:
+    """Ask for one extra run, now; returns its run id."""
+    with transaction(database):
+        task_name = get(database, schedule_id).schedule.task_name
+        row = database.execute(
+            """INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, manual_key,
+                   trigger, status, due_us)
+               VALUES (?1, ?2, ?3, 1, ?4, 'manual', 'waiting', ?3) RETURNING run_id""",
+            (schedule_id, task_name, now_us, secrets.randbelow(2**62) + 1),
+        ).fetchone()
+        return int(row[0])
+
+
+def cancel(database: Database, run_id: int, now_us: int) -> str:
+    """Stop a run: at once if it has not started, else its scheduler is asked to.
+
+    Returns the status it has now. ScheduleNotFoundError if it has ended already.
+    """
+    with transaction(database):
+        status = get_run(database, run_id).status
+        if status not in LIVE_STATUSES:
+            raise ScheduleNotFoundError(f"run {run_id} has ended already: {status}")
+        if status in {"waiting", "claimed"}:
+            database.execute(
+                """UPDATE runs SET status = 'cancelled', reason = 'requested', held = 0,
+                   finished_us = ? WHERE run_id = ?""",
+                (now_us, run_id),
+            )
+            return "cancelled"
+        database.execute("UPDATE runs SET cancel_us = ? WHERE run_id = ?", (now_us, run_id))
+        return status
+
+
+def retry_of(database: Database, run_id: int) -> int | None:
+    """The next attempt of a run that failed, if there is one."""
+    row = database.execute(
+        """SELECT retry.run_id FROM runs JOIN runs AS retry USING (schedule_id, scheduled_us,
+           manual_key) WHERE runs.run_id = ? AND retry.attempt = runs.attempt + 1""",
+        (run_id,),
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def prune(database: Database, before_us: int, limit: int) -> int:
+    """Forget up to `limit` of the oldest rows that ended before an instant; how many it was.
+
+    Remembers how far it went: should the clock be put back to before that, nothing that may have
+    run is dispatched again.
+    """
+    if not _prunable(database, before_us, limit):
+        return 0
+    with transaction(database):
+        oldest = _prunable(database, before_us, limit)
+        database.executemany("DELETE FROM runs WHERE run_id = ?", [row[:1] for row in oldest])
+        _remember_pruned(database, max((row[1] for row in oldest), default=0))
+        database.execute("DELETE FROM owners WHERE stopped_us < ?", (before_us,))
+        database.execute(
+            """DELETE FROM schedules WHERE next_us IS NULL AND created_us < ? AND NOT EXISTS (
+                   SELECT 1 FROM runs WHERE runs.schedule_id = schedules.schedule_id)""",
+            (before_us,),
+        )
+    return len(oldest)
+
+
+def _prunable(database: Database, before_us: int, limit: int) -> list[tuple[int, int]]:
+    """Run id and last nominal time of what may go. The oldest rows have the lowest ids."""
+    return database.execute(
+        f"""SELECT run_id, coalesce(last_us, scheduled_us) AS last FROM (
+                SELECT * FROM runs ORDER BY run_id LIMIT ?2)
+            WHERE status NOT IN {LIVE} AND due_us < ?1 AND last < ?1
+            AND coalesce(finished_us, 0) < ?1""",
+        (before_us, limit),
+    ).fetchall()
+
+
+def _remember_pruned(database: Database, pruned_us: int) -> None:
+    database.execute(
+        """INSERT INTO meta VALUES ('pruned_us', ?)
+           ON CONFLICT DO UPDATE SET value = max(value, excluded.value)""",
+        (pruned_us,),
+    )
+
+
+def pruned_us(database: Database) -> int:
+    """No run up to this nominal time is known any more."""
+    row: Any = database.execute("SELECT value FROM meta WHERE key = 'pruned_us'").fetchone()
+    return int(row[0]) if row else 0

@@ -1,0 +1,124 @@
+"""The values that the loop and the ledger exchange, once a turn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlsched.planner import Moment
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A running scheduler, or one that was."""
+
+    owner: int
+    token: str
+    pid: int
+    boot_id: str
+    started_us: int
+    seen_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The end of a run that this process started."""
+
+    run_id: int
+    status: str
+    finished_us: int
+    exit_code: int | None = None
+    error: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """What a run has printed so far."""
+
+    run_id: int
+    head: bytes
+    tail: bytes
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Armed:
+    """A run claimed by this process, to be started at `due_us`."""
+
+    run_id: int
+    due_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A run that this process has just started, with all that its broker needs."""
+
+    run_id: int
+    schedule_id: str
+    scheduled_us: int
+    due_us: int
+    attempt: int
+    manual_key: int
+    trigger: str
+    task_name: str
+    args: str
+    kwargs: str
+    labels: str
+    task_id: str | None
+    timeout_s: int | None
+    expires_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unrun:
+    """Firings that the turn decided not to run, for the log."""
+
+    schedule_id: str
+    first_us: int
+    count: int
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the loop asks of a turn."""
+
+    owner: int
+    moment: Moment
+    room: int
+    """How many runs may start now."""
+    ahead: int
+    """How many more may be claimed for the next second; -1 claims nothing at all."""
+    due: Sequence[int] = ()
+    """Armed runs whose time has come."""
+    finished: Sequence[Finished] = ()
+    printed: Sequence[Printed] = ()
+    processes: Sequence[tuple[int, int, int]] = ()
+    """Run id, pid and start time of processes that runs have become."""
+    reports_completion: bool = True
+    heartbeat: bool = False
+    """Put the time, and that this process lives, on record."""
+    until_us: int | None = None
+    """Firings at or after this are left alone."""
+
+
+@dataclass(slots=True)
+class Turn:
+    """What a turn did."""
+
+    started: list[Started] = field(default_factory=list)
+    armed: list[Armed] = field(default_factory=list)
+    unrun: list[Unrun] = field(default_factory=list)
+    revoked: list[int] = field(default_factory=list)
+    """Claims of schedules that have reached `max_runs`."""
+    lost: list[int] = field(default_factory=list)
+    """Runs that are not this process's any more."""
+    cancels: list[int] = field(default_factory=list)
+    retries: list[tuple[int, int]] = field(default_factory=list)
+    """Run ids that failed and when they are tried again."""
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    """Schedules that cannot be read, and why."""
+    others: list[Owner] = field(default_factory=list)
+    """The other schedulers that have not ended in order."""
+    next_us: int | None = None
+    """When something is due next, as far as the ledger knows."""
