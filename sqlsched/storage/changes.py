@@ -6,6 +6,7 @@ runs alone, and accounts in the ledger for firings that will not run because of 
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from sqlsched.storage.schedules import (
     DISPATCHED,
     Selection,
     StoredSchedule,
+    UnreadableScheduleError,
     get,
     stored,
     timing_of,
@@ -45,7 +47,7 @@ def add(
         if same and not (there.done and there.trigger.recurring):
             return Added(there.next_us, changed=False)
         if there.done:
-            _remove(database, there, now_us)
+            _remove(database, schedule.schedule_id, now_us)
             return _insert(database, schedule, now_us)
         if not replace_other:
             raise DuplicateScheduleError(
@@ -70,7 +72,7 @@ def remove(database: Database, ids: Sequence[str], now_us: int) -> None:
     """Remove schedules, all or none; their history stays, and so do their running runs."""
     with transaction(database):
         for schedule_id in ids:
-            _remove(database, get(database, schedule_id), now_us)
+            _remove(database, schedule_id, now_us)
 
 
 def pause(database: Database, ids: Sequence[str], now_us: int) -> None:
@@ -117,10 +119,16 @@ def next_columns(
     return {"next_us": next_us, "wake_us": wake}
 
 
-def _insert(database: Database, schedule: ScheduledTask, now_us: int) -> Added:
-    next_us = Trigger.of(schedule, now_us).first_us(now_us)
-    if next_us is None:
+def first_us(schedule: ScheduledTask, now_us: int) -> int:
+    """The first firing of a schedule made now; InvalidScheduleError if it has none."""
+    found = Trigger.of(schedule, now_us).first_us(now_us)
+    if found is None:
         raise _never(schedule)
+    return found
+
+
+def _insert(database: Database, schedule: ScheduledTask, now_us: int) -> Added:
+    next_us = first_us(schedule, now_us)
     values = to_row(schedule) | {"created_us": now_us, "anchor_us": now_us}
     values |= next_columns(schedule.schedule_id, schedule, now_us, next_us)
     if schedule.paused:
@@ -187,12 +195,12 @@ def _never(schedule: ScheduledTask) -> InvalidScheduleError:
     )
 
 
-def _remove(database: Database, there: StoredSchedule, now_us: int) -> None:
-    schedule_id = there.schedule.schedule_id
-    revoke(database, schedule_id)
-    there = get(database, schedule_id)
-    for stretch in settle(there.trigger, there.next_us, now_us, "cancelled", "removed"):
-        record(database, schedule_id, there.schedule.task_name, stretch)
+def _remove(database: Database, schedule_id: str, now_us: int) -> None:
+    with suppress(UnreadableScheduleError):  # nobody can tell its firings; it goes all the same
+        revoke(database, schedule_id)
+        there = get(database, schedule_id)
+        for stretch in settle(there.trigger, there.next_us, now_us, "cancelled", "removed"):
+            record(database, schedule_id, there.schedule.task_name, stretch)
     database.execute(
         """UPDATE runs SET status = 'cancelled', reason = 'removed', held = 0, finished_us = ?
            WHERE schedule_id = ? AND status IN ('waiting', 'claimed')""",

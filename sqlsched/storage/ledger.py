@@ -31,6 +31,8 @@ class Ledger:
     async def __aenter__(self) -> "Ledger":
         # aiosqlite is handed the way to open, so that the connection belongs to its thread.
         self._connection = aiosqlite.Connection(self._open, iter_chunk_size=64)
+        # A program that ends without closing must end: each transaction is whole either way.
+        self._connection._thread.daemon = True
         try:
             await self._connection
         except BaseException:

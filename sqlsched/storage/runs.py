@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlsched.exceptions import ScheduleNotFoundError
+from sqlsched.serialization import shorten
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.schedules import LIVE, get
 
@@ -84,7 +85,9 @@ def find_run(database: Database, text: str) -> int:
     if len(matches) == 1:
         return int(matches[0])
     if not matches:
-        raise ScheduleNotFoundError(f"no run has the id {text!r}; `sqlsched history` shows them")
+        raise ScheduleNotFoundError(
+            f"no run has the id {shorten(text)}; `sqlsched history` shows them"
+        )
     listed = ", ".join(map(str, matches[:5])) + (", …" if len(matches) > 5 else "")
     raise ScheduleNotFoundError(f"{text!r} is ambiguous; it begins {listed}")
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlsched.exceptions import InvalidScheduleError, ScheduleNotFoundError
+from sqlsched.exceptions import ScheduleNotFoundError, StorageError
 from sqlsched.instants import from_us, to_us
 from sqlsched.planner import Timing
 from sqlsched.scheduled_task import ScheduledTask
-from sqlsched.serialization import dumps
+from sqlsched.serialization import dumps, shorten
 from sqlsched.storage.connection import Database
 from sqlsched.timezones import checked_cron_offset, format_cron_offset
 from sqlsched.trigger import Trigger
@@ -36,6 +36,10 @@ LIVE = "('claimed', 'waiting', 'sending', 'running')"
 _DONE = f"""next_us IS NULL AND NOT EXISTS (
     SELECT 1 FROM runs WHERE runs.schedule_id = s.schedule_id AND status IN {LIVE})"""
 DISPATCHED = "started_us IS NOT NULL"
+
+
+class UnreadableScheduleError(StorageError):
+    """Somebody changed a schedule's row by other means, and it says nothing sensible any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +91,12 @@ def timing_of(schedule: ScheduledTask, anchor_us: int) -> Timing:
 def stored(
     database: sqlite3.Connection,
     selection: Selection,
-    on_bad: Callable[[str, InvalidScheduleError], None] | None = None,
+    on_bad: Callable[[str, Exception], None] | None = None,
 ) -> Iterator[StoredSchedule]:
     """The selected schedules in the order of their making, one at a time.
 
-    A row that somebody else damaged is given to `on_bad` and passed over; without it, it raises.
+    A row that somebody else damaged is given to `on_bad` and passed over; without it,
+    UnreadableScheduleError names it.
     """
     where, values = _where(selection)
     columns = ", ".join(f"s.{name}" for name in COLUMNS.split(", "))
@@ -102,11 +107,20 @@ def stored(
                 WHERE {where} ORDER BY s.seq"""
     for row in database.execute(query, values):
         try:
-            yield _from_row(row)
-        except InvalidScheduleError as error:
+            found = _from_row(row)
+        except (ValueError, OverflowError) as error:
             if on_bad is None:
-                raise
+                raise _unreadable(row[0], error) from error
             on_bad(row[0], error)
+        else:
+            yield found
+
+
+def _unreadable(schedule_id: str, error: Exception) -> UnreadableScheduleError:
+    return UnreadableScheduleError(
+        f"schedule {schedule_id} was changed by other means and cannot be read: {error}; "
+        "remove it with `sqlsched rm`"
+    )
 
 
 def matching_ids(database: Database, selection: Selection) -> list[str]:
@@ -142,6 +156,8 @@ def _from_row(row: tuple[Any, ...]) -> StoredSchedule:
     content = dict(zip(_CONTENT, row, strict=False))
     state = row[len(_CONTENT) :]
     created, anchor, paused, dispatched, next_us, wake_us, last_us, last_status, done = state
+    for us in (created, anchor, paused, next_us, wake_us, last_us):
+        from_us(us or 0)
     schedule = to_schedule(content, paused=paused is not None)
     return StoredSchedule(
         *(schedule, created, anchor, paused, dispatched, next_us, wake_us),
@@ -166,7 +182,7 @@ def get(database: Database, schedule_id: str) -> StoredSchedule:
     """The schedule with exactly this id; ScheduleNotFoundError if there is none."""
     found = next(stored(database, Selection([schedule_id], include_done=True)), None)
     if found is None:
-        raise ScheduleNotFoundError(f"no schedule has the id {schedule_id!r}")
+        raise ScheduleNotFoundError(f"no schedule has the id {shorten(schedule_id)}")
     return found
 
 
@@ -207,7 +223,7 @@ def _find(database: Database, text: str) -> str:
         return matches[0]
     if not matches or not text:
         raise ScheduleNotFoundError(
-            f"no schedule has the id {text!r}, nor begins so; `sqlsched list` shows them"
+            f"no schedule has the id {shorten(text)}, nor begins so; `sqlsched list` shows them"
         )
     listed = ", ".join(matches[:5]) + (", …" if len(matches) > 5 else "")
     raise ScheduleNotFoundError(f"{text!r} is ambiguous; it begins {listed}")
