@@ -28,6 +28,8 @@ AHEAD_FACTOR = 16
 MAX_BACKOFF_S = 30
 PRUNE_ROWS = 500
 """How many old runs one transaction forgets; it shares the gate with everyone's claims."""
+BELIEVED_AFTER_US = 3600 * SECOND_US
+"""A clock that was put forward may be wrong: history is not judged by it at once."""
 GIVE_UP_US = 10 * SECOND_US
 STEP_US = SECOND_US // 2
 """A clock that gains or loses more than this against the monotonic one was set."""
@@ -83,6 +85,7 @@ class Loop:
         self._skew_us = self._measure_skew()
         self._failures = 0
         self._retry_us = 0
+        self._prune_from_us = 0
 
     def stop(self) -> None:
         """Claim and start nothing more; `serve` returns."""
@@ -192,6 +195,8 @@ class Loop:
         self._retry_us = now_us + delay_s * SECOND_US
 
     async def _prune(self, now_us: int) -> None:
+        if now_us < self._prune_from_us:
+            return
         before_us = now_us - self._settings.keep_us
         try:
             while await self._ledger.run(runs.prune, before_us, PRUNE_ROWS) == PRUNE_ROWS:
@@ -302,10 +307,11 @@ class Loop:
         self._stale, self._retry_us = True, 0
         if step_us > 0:
             self._serving_since_us = now_us
+            self._prune_from_us = now_us + BELIEVED_AFTER_US
             return
         self._serving_since_us = min(self._serving_since_us, now_us)
         self._started_us = min(self._started_us, now_us)
-        self._seen_us = 0
+        self._seen_us = self._prune_from_us = 0
         try:
             await self._ledger.run(recovery.pull_back, now_us)
         except DamagedDatabaseError:

@@ -34,8 +34,8 @@ class OutputBuffer:
         while self._tail_bytes - len(self._tail[0]) >= HEAD_BYTES:
             self._tail_bytes -= len(self._tail.popleft())
         if len(self._tail) > 64:  # many small writes: one joined piece is cheaper to keep
-            joined = b"".join(self._tail)
-            self._tail = deque([joined])
+            self._tail = deque([self.tail])
+            self._tail_bytes = len(self._tail[0])
 
     @property
     def head(self) -> bytes:

@@ -133,7 +133,9 @@ def resume(
     """Account for a pause: what it swallowed, and the next firing. A one-shot is kept."""
     if next_us is None or next_us > now_us or not trigger.recurring:
         return [], next_us
-    before = settle(trigger, next_us, paused_us - 1, "missed", "outside-catchup-window")
+    # Should the clock have been put back since, the pause lies in the future.
+    before_us = min(paused_us - 1, now_us)
+    before = settle(trigger, next_us, before_us, "missed", "outside-catchup-window")
     first = trigger.next_us(before[0].last_us) if before else next_us
     return before + settle(trigger, first, now_us, "skipped", "paused"), trigger.next_us(now_us)
 
@@ -165,8 +167,8 @@ class _Planning:
         if not self._trigger.recurring:
             return self._one_shot(next_us)
         first = self._after_first_run(next_us)
-        if first is None:
-            return Plan([], self._stretches, None)
+        if first is None or (first > next_us and self._due_us(first) > self._moment.now_us):
+            return Plan([], self._stretches, first)
         last = self._last_due(first)
         if last == first and self._in_window(first):
             return Plan([self._firing(first)], self._stretches, self._trigger.next_us(first))

@@ -7,7 +7,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -72,10 +72,14 @@ class ScheduledTask:
     note: str | None = None
 
     def __post_init__(self) -> None:
-        for name, check in _CHECKS.items():
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, check(value, name))
+        for part in fields(self):
+            value = getattr(self, part.name)
+            if value is None and part.default_factory is not MISSING:
+                value = part.default_factory()
+            if value is not None or part.default is not None:
+                value = _CHECKS[part.name](value, part.name)
+            object.__setattr__(self, part.name, value)
+        _check_command(self)
         self._check_trigger()
 
     def _check_trigger(self) -> None:
@@ -156,6 +160,20 @@ def _task_name(value: object, what: str) -> str:
     raise InvalidScheduleError(
         f"{what} {shorten(value)}: a task is package.module:object, like shop.jobs:send_mail"
     )
+
+
+def _check_command(schedule: ScheduledTask) -> None:
+    """What /bin/sh and execve take: one line, or a program and its arguments."""
+    name, args = schedule.task_name, schedule.args
+    if name not in {SHELL_TASK, EXEC_TASK}:
+        return
+    is_text = all(isinstance(arg, str) and "\0" not in arg for arg in args)
+    fits = len(args) == 1 if name == SHELL_TASK else len(args) > 0
+    if not (is_text and fits and args[0]) or schedule.kwargs:
+        accepted = "one line" if name == SHELL_TASK else "a program and its arguments"
+        raise InvalidScheduleError(
+            f"{name} with args {shorten(args)}: give it {accepted}, as text, and no kwargs"
+        )
 
 
 def _cron(value: object, what: str) -> str:

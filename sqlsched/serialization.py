@@ -5,6 +5,7 @@ surrogates, keys that are not strings, anything that JSON has no word for, nesti
 """
 
 import json
+from collections import Counter
 from typing import Any, NoReturn
 
 from sqlsched.exceptions import InvalidScheduleError
@@ -45,7 +46,7 @@ def shorten(value: object, limit: int = 60) -> str:
 
 
 def _checked(value: Any, what: str, depth: int) -> Any:
-    if depth > MAX_DEPTH:
+    if depth == MAX_DEPTH and isinstance(value, list | tuple | dict):
         raise InvalidScheduleError(f"{what} is nested deeper than {MAX_DEPTH} levels")
     if value is None or isinstance(value, bool):
         return value
@@ -79,7 +80,9 @@ def _checked_text(text: str, what: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InvalidScheduleError(f"{what} has text that is not Unicode: {text!a}") from None
+        raise InvalidScheduleError(
+            f"{what} has text that is not Unicode: {shorten(text)}"
+        ) from None
     return str(text)
 
 
@@ -90,8 +93,7 @@ def _refuse_constant(name: str) -> NoReturn:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
         raise ValueError(f"the key {shorten(twice)} stands twice")
     return result
 

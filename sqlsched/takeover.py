@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sqlsched.brokers import processes
+from sqlsched import processes
 from sqlsched.storage import claims, owners, recovery
 from sqlsched.storage.ledger import Ledger
 from sqlsched.storage.turn import Owner

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import count
 
-from sqlsched.clock import Clock
+from sqlsched.clock import SLICE_SECONDS, Clock
 from sqlsched.instants import SECOND_US, to_us
 
 _NEVER_US = 2**61
@@ -69,22 +69,20 @@ class FakeClock(Clock):
         self._pass(_us(duration))
 
     def set_back(self, duration: timedelta | float) -> None:
-        """Put the wall clock back, as an administrator does."""
-        self._wall_us -= _us(duration)
+        """Put the wall clock back, as an administrator does: no time passes."""
+        self._step(-_us(duration))
 
     def set_forward(self, duration: timedelta | float) -> None:
         """Put the wall clock forward, as an administrator does: no time passes."""
-        self._wall_us += _us(duration)
+        self._step(_us(duration))
 
     async def sleep(self, seconds: float) -> None:
-        # Elapsed time, not wall time: a step of the clock does not lengthen a sleep.
-        until_us = self._elapsed_us + round(max(0.0, seconds) * SECOND_US)
-        while self._elapsed_us < until_us:
-            await self._wait(self._wall_us + until_us - self._elapsed_us, None)
+        if seconds > 0:
+            await self._wait(self._wall_us + round(seconds * SECOND_US), None)
         await asyncio.sleep(0)
 
     async def wait(self, until_us: int, wakeup: asyncio.Event, poll: Callable[[], bool]) -> None:
-        if not wakeup.is_set() and not poll() and self._wall_us < until_us:
+        while not wakeup.is_set() and not poll() and self._wall_us < until_us:
             await self._wait(until_us, wakeup)
         await asyncio.sleep(0)
 
@@ -110,7 +108,9 @@ class FakeClock(Clock):
         waiting = asyncio.ensure_future(wakeup.wait()) if wakeup is not None else None
         try:
             await asyncio.wait(
-                [done, *([waiting] if waiting else [])], return_when="FIRST_COMPLETED"
+                [done, *([waiting] if waiting else [])],
+                timeout=SLICE_SECONDS if waiting else None,
+                return_when="FIRST_COMPLETED",
             )
         finally:
             if waiting is not None:
@@ -123,7 +123,8 @@ class FakeClock(Clock):
     def _awake(self, sleeper: _Sleeper) -> None:
         if sleeper.work is not None:
             sleeper.work.asleep -= 1
-        sleeper.done.cancel()
+        if not sleeper.done.done():
+            sleeper.done.set_result(None)
 
     def _check_soon(self) -> None:
         if not self._checking and self._sleepers:
@@ -149,16 +150,24 @@ class FakeClock(Clock):
 
     def _jump(self) -> None:
         self._pass(max(0, self._sleepers[0].until_us - self._wall_us))
-        while self._sleepers and self._sleepers[0].until_us <= self._wall_us:
-            sleeper = heapq.heappop(self._sleepers)
-            if sleeper.work is not None:
-                sleeper.work.asleep -= 1
-            if not sleeper.done.done():
-                sleeper.done.set_result(None)
 
     def _pass(self, us: int) -> None:
-        self._wall_us += us
         self._elapsed_us += us
+        self._wall_us += us
+        self._wake_due()
+
+    def _step(self, us: int) -> None:
+        self._wall_us += us
+        for sleeper in self._sleepers:
+            # A sleep is on elapsed time, which no step touches; who waits for a time of day looks
+            # at the clock again.
+            sleeper.until_us = self._wall_us if sleeper.wakeup else sleeper.until_us + us
+        heapq.heapify(self._sleepers)
+        self._wake_due()
+
+    def _wake_due(self) -> None:
+        while self._sleepers and self._sleepers[0].until_us <= self._wall_us:
+            self._awake(heapq.heappop(self._sleepers))
 
 
 def _us(duration: timedelta | float) -> int:

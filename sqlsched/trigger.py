@@ -126,7 +126,8 @@ def check_bounds(schedule: ScheduledTask) -> None:
         )
     trigger = Trigger.of(schedule, 0)
     # Without a start, an interval counts from its creation, which only the store knows.
-    if trigger.previous_us(2**62) if trigger.time_us is not None else trigger.next_us(-1):
+    found = trigger.next_us(-1) if trigger.recurring else trigger.previous_us(2**62)
+    if found is not None:
         return
     between = " and ".join(
         f"{name} {value.isoformat()}"

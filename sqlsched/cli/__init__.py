@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from sqlsched.cli import look, manage, past, run
-from sqlsched.cli.invocation import Invocation
+from sqlsched.cli.invocation import Invocation, say
 from sqlsched.exceptions import InvalidScheduleError, SqlschedError
+from sqlsched.serialization import shorten
 
 _EPILOG = """\b
 Examples:
@@ -46,14 +47,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _main(argv: list[str]) -> int:
-    arguments, command = _split_command(argv)
     try:
-        cli.main(arguments, "sqlsched", standalone_mode=False, obj=Invocation(command=command))
+        _check_encoding(argv)
+        cli.main(argv, "sqlsched", standalone_mode=False, obj=Invocation())
         sys.stdout.flush()
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
-        return _fail(error.format_message(), error.exit_code)
+        return _fail(error.format_message() + _where_to_look(error), error.exit_code)
     except SqlschedError as error:
         return _fail(str(error), 2 if isinstance(error, InvalidScheduleError) else 1)
     except BrokenPipeError:
@@ -68,15 +69,20 @@ def _main(argv: list[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    say(f"Error: {message}")
     return code
 
 
-def _split_command(argv: list[str]) -> tuple[list[str], list[str] | None]:
-    """Split off `-- COMMAND ARG…` of add and edit, since click would drop the `--`."""
-    if "--" not in argv:
-        return argv, None
-    at = argv.index("--")
-    if {"add", "edit"}.isdisjoint(argv[:at]):
-        return argv, None
-    return argv[:at], argv[at + 1 :]
+def _where_to_look(error: click.ClickException) -> str:
+    """Our own errors say what is accepted; those of click leave it to the help."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f" See `{context.command_path} --help`." if context else ""
+
+
+def _check_encoding(argv: list[str]) -> None:
+    """Refuse bytes that are no text: neither JSON nor the database could hold them."""
+    for argument in argv:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise InvalidScheduleError(f"{shorten(argument)}: arguments are in UTF-8") from None

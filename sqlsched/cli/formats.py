@@ -99,8 +99,10 @@ def what(schedule: ScheduledTask) -> str:
 
 
 def clipped(text: str, width: int = 40) -> str:
-    """One line of bounded length."""
+    """One line of bounded length, without what would steer a terminal."""
     line = " ".join(text.split())
+    if not line.isprintable():
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
     return line if len(line) <= width else f"{line[: width - 1]}…"
 
 

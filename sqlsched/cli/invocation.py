@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from sqlsched.cli.formats import clipped
 from sqlsched.storage import files
 from sqlsched.storage.connection import (
     Database,
@@ -22,6 +23,8 @@ from sqlsched.storage.connection import (
 
 F = TypeVar("F", bound=Callable[..., Any])
 _CHUNK_ROWS = 500
+_LONGEST_LINE = 1000
+"""Characters; whoever mistook a file for an option would not see the error otherwise."""
 
 
 @dataclass
@@ -30,7 +33,7 @@ class Invocation:
 
     path: Path = field(default_factory=default_path)
     command: list[str] | None = None
-    """What stood behind `--`."""
+    """What stood behind `--` of `add` or `edit`."""
 
     @contextmanager
     def reading(self) -> Iterator[Database]:
@@ -55,7 +58,7 @@ def warn_if_shared(path: Path) -> None:
 
 def say(text: str) -> None:
     """Tell the person at the terminal; scripts read stdout and are not bothered."""
-    click.echo(text, err=True)
+    click.echo(clipped(text, _LONGEST_LINE), err=True)
 
 
 def json_option(command: F) -> F:

@@ -25,7 +25,6 @@ from sqlsched.cli.invocation import (
 )
 from sqlsched.cli.schedule_options import read_labels
 from sqlsched.clock import now_us
-from sqlsched.exceptions import InvalidScheduleError
 from sqlsched.instants import parse_time, to_us
 from sqlsched.storage import schedules
 from sqlsched.storage.schedules import Selection, StoredSchedule
@@ -82,7 +81,7 @@ def _list_row(stored: StoredSchedule) -> tuple[Any, ...]:
     )
 
 
-def _warn_of_bad(schedule_id: str, error: InvalidScheduleError) -> None:
+def _warn_of_bad(schedule_id: str, error: Exception) -> None:
     say(f"Warning: schedule {schedule_id} cannot be read: {error}")
 
 
@@ -117,10 +116,19 @@ def _details(details: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 @click.command()
-@click.argument("schedule_id", metavar="ID", required=False)
+@click.argument("schedule_id", metavar="[ID]", required=False)
 @click.option("--cron", metavar="EXPR", help="Of an expression, instead of a schedule.")
-@click.option("--tz", "--cron-offset", "zone", metavar="ZONE", help="The clock of --cron.")
-@click.option("-n", "number", type=click.IntRange(1, 100_000), default=5, help="How many.")
+@click.option(
+    "--tz", "--cron-offset", "zone", metavar="ZONE", help="The clock of --cron and --after."
+)
+@click.option(
+    "-n",
+    "number",
+    type=click.IntRange(1, 100_000),
+    default=5,
+    metavar="N",
+    help="How many. Default 5.",
+)
 @click.option("--after", metavar="TIME", help="Strictly after this. Default now.")
 @json_option
 @click.pass_obj

@@ -1,6 +1,7 @@
 """Managing schedules: add, edit, rm, pause, resume."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -10,18 +11,19 @@ from sqlsched.cli.formats import in_words, iso
 from sqlsched.cli.invocation import Invocation, say
 from sqlsched.cli.schedule_options import (
     TRIGGERS,
+    ScheduleCommand,
     read_labels,
     read_options,
     read_task,
     schedule_options,
 )
 from sqlsched.clock import now_us
-from sqlsched.scheduled_task import ScheduledTask
+from sqlsched.scheduled_task import EXEC_TASK, SHELL_TASK, ScheduledTask
 from sqlsched.storage import changes, schedules
 from sqlsched.storage.connection import Database
 
 
-@click.command()
+@click.command(cls=ScheduleCommand)
 @schedule_options
 @click.option("--replace", "replace_other", is_flag=True, help="Change the schedule of that id.")
 @click.argument("task", required=False)
@@ -50,6 +52,7 @@ def add(
     if not any(name in fields for name in TRIGGERS):
         raise click.UsageError("no trigger: give one of --cron, --at, --in, --every")
     schedule = ScheduledTask(**fields, paused=paused)
+    changes.first_us(schedule, now_us())  # before a database is made for it
     with invocation.writing(create=True) as database:
         added = changes.add(database, schedule, now_us(), replace_other=replace_other)
     click.echo(schedule.schedule_id)
@@ -65,7 +68,7 @@ def _added(schedule: ScheduledTask, added: changes.Added) -> str:
     return f"{start}: {schedule.task_name}, next {iso(added.next_us)} ({in_words(added.next_us)})"
 
 
-@click.command()
+@click.command(cls=ScheduleCommand)
 @schedule_options
 @click.argument("schedule_id", metavar="ID")
 @click.argument("task", required=False)
@@ -107,7 +110,14 @@ def _changer(fields: dict[str, Any]) -> Callable[[ScheduledTask], ScheduledTask]
     fields = {k: _EMPTY.get(k) if v is None else v for k, v in fields.items()}
     if any(fields.get(name) is not None for name in TRIGGERS):
         fields = dict.fromkeys(TRIGGERS) | fields
-    return lambda schedule: replace(schedule, **fields)
+
+    def change(schedule: ScheduledTask) -> ScheduledTask:
+        # The words of a command are no arguments of the task that takes its place.
+        is_command = schedule.task_name in {SHELL_TASK, EXEC_TASK}
+        fresh = _EMPTY if is_command and "task_name" in fields else {}
+        return replace(schedule, **fresh | fields)
+
+    return change
 
 
 _EMPTY: dict[str, Any] = {"args": [], "kwargs": {}}
@@ -122,14 +132,17 @@ def _selection(command: Callable[..., None]) -> Callable[..., None]:
     return click.option("--all", "everything", is_flag=True, help="All of them.")(command)
 
 
-def _select(
-    database: Database, ids: tuple[str, ...], labels: tuple[str, ...], everything: bool
-) -> list[str]:
+@contextmanager
+def _selected(
+    invocation: Invocation, ids: tuple[str, ...], labels: tuple[str, ...], everything: bool
+) -> Iterator[tuple[Database, list[str]]]:
+    """The database to change, and the whole ids in it that are meant."""
     if sum(map(bool, (ids, labels, everything))) != 1:
-        raise click.UsageError("give ids, or --label K=V, or --all")
-    if ids:
-        return list(dict.fromkeys(schedules.find_all(database, ids)))
-    return schedules.matching_ids(database, schedules.Selection(labels=read_labels(labels)))
+        raise click.UsageError("give either ids, or --label K=V, or --all")
+    selection = schedules.Selection(labels=read_labels(labels))
+    with invocation.writing() as database:
+        found = schedules.find_all(database, ids) or schedules.matching_ids(database, selection)
+        yield database, list(dict.fromkeys(found))
 
 
 @click.command()
@@ -143,8 +156,7 @@ def rm(
     \b
     Example: sqlsched rm 3f2a nightly
     """
-    with invocation.writing() as database:
-        selected = _select(database, ids, labels, everything)
+    with _selected(invocation, ids, labels, everything) as (database, selected):
         changes.remove(database, selected, now_us())
     _confirm("removed", selected)
 
@@ -160,8 +172,7 @@ def pause(
     \b
     Example: sqlsched pause --label team=shop
     """
-    with invocation.writing() as database:
-        selected = _select(database, ids, labels, everything)
+    with _selected(invocation, ids, labels, everything) as (database, selected):
         changes.pause(database, selected, now_us())
     _confirm("paused", selected)
 
@@ -177,8 +188,7 @@ def resume(
     \b
     Example: sqlsched resume --all
     """
-    with invocation.writing() as database:
-        selected = _select(database, ids, labels, everything)
+    with _selected(invocation, ids, labels, everything) as (database, selected):
         changes.resume_all(database, selected, now_us())
     _confirm("resumed", selected)
 

@@ -24,7 +24,13 @@ _STOP_S = 15
 
 @click.command()
 @click.argument("schedule_id", metavar="[ID]", required=False)
-@click.option("-n", "number", type=click.IntRange(1), default=50, help="How many. Default 50.")
+@click.option(
+    *("-n", "number"),
+    type=click.IntRange(1, 2**31 - 1),
+    default=50,
+    metavar="N",
+    help="How many. Default 50.",
+)
 @click.option("--status", metavar="STATUS", help="Only with this status.")
 @click.option("--since", metavar="TIME", help="Only firings from this time on.")
 @json_option

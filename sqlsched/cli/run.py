@@ -24,31 +24,45 @@ if TYPE_CHECKING:
     "broker_name",
     metavar="NAME|MODULE:OBJECT",
     default="subprocess",
-    help="Who runs the tasks: subprocess (default), in-process, or an object to import.",
+    help="subprocess (default), in-process, or yours.",
 )
-@click.option("--concurrency", type=click.IntRange(1, 10_000), help="Runs at once.")
+@click.option("--concurrency", type=click.IntRange(1, 10_000), metavar="N", help="Runs at once.")
 @click.option(
     "--app-dir",
     type=click.Path(path_type=Path),
     default=".",
-    help="Where tasks are imported from and run. Default the current directory.",
+    help="Where tasks are imported and run. Default .",
 )
 @click.option("--until-idle", is_flag=True, help="Exit when nothing is left to do.")
 @click.option("--once", is_flag=True, help="Run what is due now, and exit.")
-@click.option("--catchup-window", metavar="DURATION|none|unlimited", help="For schedules without.")
+@click.option(
+    "--catchup-window", metavar="DURATION|none|unlimited", help="For schedules that have none."
+)
 @click.option(
     "--delivery",
     type=click.Choice(["at-least-once", "at-most-once"]),
     default="at-least-once",
-    help="For queues: what becomes of a message that may have been sent.",
+    help="For queues, of what may have been sent.",
 )
-@click.option("--keep", metavar="DURATION", default="90d", help="Keep history so long. 90d.")
-@click.option("--accept-clock", is_flag=True, help="The clock is right, the record is not.")
-@click.option("--drain", metavar="DURATION", default="30s", help="Let tasks finish so long. 30s.")
 @click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info"
+    "--keep", metavar="DURATION", default="90d", help="Keep history so long. Default 90d."
 )
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text")
+@click.option("--accept-clock", is_flag=True, help="The clock is right, the record is not.")
+@click.option(
+    "--drain", metavar="DURATION", default="30s", help="Let tasks finish so long. Default 30s."
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    help="Log this and what is worse. Default info.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="One line for each event. Default text.",
+)
 @click.pass_obj
 def run(
     invocation: Invocation,

@@ -49,13 +49,27 @@ def _offset(text: str, flag: str, _zone: tzinfo) -> str | timedelta:
 
 
 def _json(text: str, flag: str, _zone: tzinfo) -> Any:
-    return loads(text, flag)
+    value = loads(text, flag)
+    if value is None:  # to a schedule that would be the default
+        raise InvalidScheduleError(f"{flag} null: leave the option out instead")
+    return value
 
 
 def _number(text: str, flag: str, _zone: tzinfo) -> int:
     if text.isascii() and text.isdigit() and len(text) < 11:
         return int(text)
     raise InvalidScheduleError(f"{flag} {shorten(text)}: give a whole number")
+
+
+class ScheduleCommand(click.Command):
+    """A command that takes `-- COMMAND ARG…`, and takes it as it is: click would drop the `--`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Split it off, then parse the rest."""
+        if "--" in args:
+            at = args.index("--")
+            ctx.obj.command, args = args[at + 1 :], args[:at]
+        return super().parse_args(ctx, args)
 
 
 @dataclass(frozen=True)
@@ -82,7 +96,7 @@ OPTIONS = (
     Option(
         ("--tz", "--cron-offset"),
         *("cron_offset", _offset, "ZONE"),
-        "The clock that cron fields and times are read on: Europe/Berlin, +02:00. Default UTC.",
+        "Its clock: Europe/Berlin, +02:00. Default UTC.",
     ),
     Option(("--id",), "schedule_id", _as_is, "ID", "An id of your own."),
     Option(("--args",), "args", _json, "JSON", "The task's arguments, an array."),
@@ -94,24 +108,24 @@ OPTIONS = (
     Option(
         ("--catchup-window",),
         *("catchup_window", _window, "DURATION|none|unlimited"),
-        "How late a firing may still run. Default 60s; unlimited for --at, --in.",
+        "May run this late. Default 60s; --at: any.",
     ),
     Option(
         ("--coalesce",),
         *("coalesce", _as_is, "|".join(COALESCE)),
-        "Which of several missed firings run. Default latest.",
+        "Which missed firings run. Default latest.",
     ),
     Option(
         ("--overlap",),
         *("overlap", _as_is, "|".join(OVERLAP)),
-        "If the last run is still going. Default skip.",
+        "If one still runs. Default skip.",
     ),
     Option(("--timeout",), "timeout", _duration, "DURATION", "Stop an attempt after this."),
     Option(("--retries",), "retries", _number, "N", "Try a failed run again, N times."),
     Option(
         ("--retry-delay",),
         *("retry_delay", _duration, "DURATION"),
-        "Before the first retry; doubles each time. Default 10s.",
+        "Before a retry, then doubled. Default 10s.",
     ),
     Option(("--expires",), "expires", _duration, "DURATION", "Drop a run that starts this late."),
     Option(("--note",), "note", _as_is, "TEXT", "A note for people."),
@@ -149,7 +163,7 @@ def read_options(
         reset = resettable and text == RESET
         fields[option.field] = None if reset else option.read(text, option.flags[0], zone)
     if labels:
-        fields["labels"] = dict(_label(text) for text in labels)
+        fields["labels"] = {} if resettable and labels == (RESET,) else read_labels(labels)
     return fields
 
 

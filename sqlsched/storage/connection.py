@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -30,8 +30,11 @@ class Database(sqlite3.Connection):
     """True once it may write: it then closes within the gate."""
 
     def close(self) -> None:
-        """Close within the gate: the last connection to close moves the WAL into the file."""
-        if self.guarded:
+        """Close within the gate: the last connection to close moves the WAL into the file.
+
+        Whoever holds a gate that we waited for in vain has a connection, so ours is not the last.
+        """
+        if self.guarded and not self.gate.refused:
             with suppress(OSError, StorageError), self.gate.held(WAIT_S):
                 super().close()
             self.gate.close()
@@ -39,7 +42,7 @@ class Database(sqlite3.Connection):
 
 
 def open_for_reading(path: Path) -> Database:
-    """Open a database that exists; StorageError otherwise. Creates and changes nothing."""
+    """Open a database that exists; StorageError otherwise. Makes none and changes none."""
     if not files.check_file(path):
         raise _missing(path)
     with storage_errors(path):
@@ -60,7 +63,7 @@ def open_for_writing(path: Path, *, create: bool = False) -> Database:
     if not there and not create:
         raise _missing(path)
     with storage_errors(path):
-        if there and files.read_only(path):
+        if path.exists() and files.read_only(path):
             raise StorageError(f"{path} is read-only; make it writable for its owner")
         if there:
             _identify(path)
@@ -195,17 +198,29 @@ def _identify(path: Path) -> None:
     `immutable` keeps SQLite from taking locks and from touching a WAL. Reading the header with
     open() instead would, on close, drop the locks that other connections of this process hold.
     """
-    probe = sqlite3.connect(f"file:{quote(str(path.resolve()))}?immutable=1", uri=True)
-    try:
-        application: int = probe.execute("PRAGMA application_id").fetchone()[0]
-        if application == 0 and not probe.execute("PRAGMA schema_version").fetchone()[0]:
-            return  # without any tables: made a moment ago, and about to be filled
-    finally:
-        probe.close()
+    application, has_tables = _probe(path, "immutable=1")
+    if not application and not has_tables and _has_wal(path):
+        application, has_tables = _probe(path, "mode=ro")  # never ours: ours has tables from birth
+    if not application and not has_tables:
+        return  # made a moment ago, and about to be filled
     if application != APPLICATION_ID:
         raise DamagedDatabaseError(
             f"{path} is a database of another application; name a sqlsched database"
         )
+
+
+def _probe(path: Path, parameter: str) -> tuple[int, bool]:
+    """Whose a database says it is, and whether it has tables."""
+    with closing(
+        sqlite3.connect(f"file:{quote(str(path.resolve()))}?{parameter}", uri=True)
+    ) as probe:
+        application: int = probe.execute("PRAGMA application_id").fetchone()[0]
+        return application, probe.execute("PRAGMA schema_version").fetchone()[0] > 0
+
+
+def _has_wal(path: Path) -> bool:
+    wal = Path(f"{path.resolve()}-wal")
+    return wal.exists() and wal.stat().st_size > 0
 
 
 def _check_version(database: Database) -> None:

@@ -63,7 +63,16 @@ def read_only(path: Path) -> bool:
 
 def create_private(path: Path) -> None:
     """Make an empty file that only its owner can read; keep one that is there."""
-    os.close(os.open(path, _OPEN & ~os.O_NOFOLLOW, PRIVATE))
+    os.close(_open_private(path, _OPEN & ~os.O_NOFOLLOW))
+
+
+def _open_private(path: Path, flags: int) -> int:
+    """Open a file, made if missing, that its owner can use whatever the umask takes away."""
+    fd = os.open(path, flags, PRIVATE)
+    status = os.fstat(fd)
+    if status.st_mode & PRIVATE != PRIVATE and status.st_uid == os.geteuid():
+        os.fchmod(fd, PRIVATE)
+    return fd
 
 
 def identity(path: Path) -> tuple[int, int] | None:
@@ -84,12 +93,14 @@ class Gate:
 
     def __init__(self, database: Path) -> None:
         self.path = Path(f"{database}-gate")
+        self.refused = False
+        """Whether the last wait at it was in vain."""
         self._fd = -1
 
     def open(self) -> None:
         """Open the gate's file; made if missing."""
         if self._fd < 0:
-            self._fd = os.open(self.path, _OPEN, PRIVATE)
+            self._fd = _open_private(self.path, _OPEN)
 
     def close(self) -> None:
         """Let go of the file; it stays, as others may be waiting at it."""
@@ -115,7 +126,8 @@ class Gate:
         except BlockingIOError:
             # flock has no timeout and polling would lose every race against those who queue:
             # a thread queues for us, on this open file, whose lock is then ours.
-            if not _flock_within(self._fd, timeout_s):
+            self.refused = not _flock_within(self._fd, timeout_s)
+            if self.refused:
                 holder, self._fd = self.holder(), -1  # the thread keeps, then closes, the file
                 raise StorageError(
                     f"{self.path.name.removesuffix('-gate')} has been busy for {timeout_s:.0f} s: "
@@ -158,7 +170,7 @@ class OwnerLock:
 
     def acquire(self) -> None:
         """Make the file and lock it. A child forked without exec must not keep us alive."""
-        self._fd = os.open(self.path, _OPEN | os.O_EXCL, PRIVATE)
+        self._fd = _open_private(self.path, _OPEN | os.O_EXCL)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         os.register_at_fork(after_in_child=self._forget)
 

@@ -1,0 +1,151 @@
+"""`InProcessBroker`: tasks as functions of this very process, on its event loop or in threads."""
+
+import asyncio
+import contextvars
+import inspect
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from sqlsched.abc import Broker, RunOutcome
+from sqlsched.brokers.capture import Routers, captured, emit
+from sqlsched.brokers.failure import Failure
+from sqlsched.brokers.subprocess import SubprocessBroker
+from sqlsched.current_run import CurrentRun, running
+from sqlsched.exceptions import BrokerError
+from sqlsched.importing import import_task
+from sqlsched.output import OutputBuffer
+from sqlsched.scheduled_task import EXEC_TASK, SHELL_TASK, TaskMessage
+
+_NO_TIMEOUT = (
+    "a timeout needs an async function or the subprocess broker: a thread cannot be stopped"
+)
+
+
+class InProcessBroker(Broker):
+    """Runs async functions on the event loop and plain ones in threads, `concurrency` at most.
+
+    A task is looked up in `tasks`, else imported. When a run is cancelled, an async function gets
+    CancelledError. A thread cannot be stopped: the cancellation is let through, the function goes
+    on to its end, and holds its place among the threads until then; for the same reason a plain
+    function with a timeout is refused. Threads are daemons, so a stuck one does not keep the
+    interpreter. Shell lines and commands run as child processes, as in `SubprocessBroker`.
+    """
+
+    def __init__(self, *, concurrency: int = 64) -> None:
+        self.default_concurrency = concurrency
+        self.tasks: dict[str, Callable[..., Any]] = {}
+        self._children = SubprocessBroker()
+        self._slots = asyncio.Semaphore(concurrency)  # a new one for each loop: see startup
+        self._started = False
+
+    async def startup(self) -> None:
+        """Begin to capture what tasks print."""
+        if not self._started:
+            Routers.install()
+            self._slots = asyncio.Semaphore(self.default_concurrency)
+            self._started = True
+
+    async def shutdown(self) -> None:
+        """Stop capturing, and end child processes. A later kick starts up again."""
+        if self._started:
+            Routers.remove()
+            self._started = False
+        await self._children.shutdown()
+
+    async def kick(self, message: TaskMessage) -> RunOutcome:
+        """Run the task; see `Broker.kick`."""
+        if message.task_name in (SHELL_TASK, EXEC_TASK):
+            return await self._children.kick(message)
+        await self.startup()
+        Routers.ensure()
+        output = message.output or OutputBuffer()
+        with running(CurrentRun.from_message(message)), captured(output):
+            failure = await self._run(message)
+        if failure is None or failure.line is None:
+            return RunOutcome("succeeded", None, output.text())
+        emit(output, failure.text.encode(errors="backslashreplace"))
+        return RunOutcome("failed", failure.line, output.text())
+
+    def process_of(self, message: TaskMessage) -> tuple[int, int] | None:
+        """(pid, start time) of a shell line or command that is going."""
+        return self._children.process_of(message)
+
+    async def _run(self, message: TaskMessage) -> Failure | None:
+        try:
+            function = await self._find(message.task_name)
+            if message.timeout is not None and not _is_async(function):
+                raise BrokerError(_NO_TIMEOUT)
+        except BrokerError as error:
+            return Failure.of_import(error)
+        try:
+            await self._call(function, message.args, message.kwargs)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return Failure(error)  # the function's own: nobody asked for it
+        except BaseException as error:
+            return Failure(error)
+        return None
+
+    async def _find(self, name: str) -> Callable[..., Any]:
+        if name in self.tasks:
+            return self.tasks[name]
+        if name.partition(":")[0] in sys.modules:
+            return import_task(name)
+        # A module may take seconds to import, and the loop must not wait for it.
+        function: Callable[..., Any] = await _in_thread(lambda: import_task(name))
+        return function
+
+    async def _call(
+        self, function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]
+    ) -> None:
+        if _is_async(function):
+            await function(*args, **kwargs)
+            return
+        slots = self._slots
+        await slots.acquire()
+        result = await _in_thread(lambda: function(*args, **kwargs), at_end=slots.release)
+        if inspect.isawaitable(result):
+            await result
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    inner = inspect.unwrap(function)
+    call = getattr(type(inner), "__call__", None)  # noqa: B004  # the method, not whether
+    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call)
+
+
+async def _in_thread(call: Callable[[], Any], at_end: Callable[[], None] | None = None) -> Any:
+    """The result of `call` from a new daemon thread; `at_end` is called on the loop even if
+    nobody waits any more. Not an executor: the interpreter would wait for its threads."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if at_end is not None:
+            at_end()
+        if not ended.done():
+            ended.set_result((result, error))
+
+    def work() -> None:
+        result, error = _result_of(call)
+        with suppress(RuntimeError):  # the loop is closed, so nobody waits
+            loop.call_soon_threadsafe(settle, result, error)
+
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(work,), daemon=True).start()
+    result, error = await ended
+    if error is not None:
+        raise error
+    return result
+
+
+def _result_of(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    try:
+        return call(), None
+    except BaseException as error:
+        return None, error

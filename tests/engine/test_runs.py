@@ -1,0 +1,234 @@
+"""What becomes of runs: overlap, retries, timeouts, pause, cancellation, drain, trouble."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from sqlsched import ScheduledTask, StorageError
+from sqlsched.brokers.in_process import InProcessBroker
+from sqlsched.instants import from_us
+from sqlsched.scheduler import Options
+from sqlsched.storage import changes, ledger, runs
+from tests.engine.conftest import START, World
+
+MINUTE = timedelta(minutes=1)
+
+
+def started(world: World) -> list[str]:
+    return [f"{moment:%H:%M:%S}" for name, moment in world.calls if name == "asleep"]
+
+
+async def test_overlap_skips_by_default_and_says_why(world: World) -> None:
+    await world.add("t:nap", args=[90], cron="* * * * *")
+    await world.run(4 * MINUTE)
+    assert started(world) == ["12:01:00", "12:03:00"]
+    skipped = [row for row in world.history() if row.status == "skipped"]
+    assert [row.reason for row in skipped] == ["overlap", "overlap"]
+
+
+async def test_overlap_allow_runs_side_by_side(world: World) -> None:
+    await world.add("t:nap", args=[90], cron="* * * * *", overlap="allow")
+    await world.run(3 * MINUTE)
+    assert started(world) == ["12:01:00", "12:02:00", "12:03:00"]
+
+
+async def test_buffer_one_keeps_one_waiting_and_skips_the_rest(world: World) -> None:
+    await world.add("t:nap", args=[150], cron="* * * * *", max_runs=2, overlap="buffer-one")
+    await world.run(10 * MINUTE)
+    assert started(world) == ["12:01:00", "12:03:30"]
+    assert ("12:03:00", "skipped") in world.statuses()
+
+
+async def test_buffer_all_runs_every_firing_in_order(world: World) -> None:
+    await world.add("t:nap", args=[90], cron="1-3 12 * * *", overlap="buffer-all")
+    await world.run(10 * MINUTE)
+    assert started(world) == ["12:01:00", "12:02:30", "12:04:00"]
+    assert [status for _, status in world.statuses()] == ["succeeded"] * 3
+
+
+async def test_cancel_other_stops_the_run_that_is_going_and_takes_its_place(world: World) -> None:
+    await world.add("t:nap", args=[90], cron="1-2 12 * * *", overlap="cancel-other")
+    await world.run(10 * MINUTE)
+    assert started(world) == ["12:01:00", "12:02:00"]
+    assert world.statuses() == [("12:01:00", "cancelled"), ("12:02:00", "succeeded")]
+
+
+async def test_a_failed_run_is_retried_with_doubling_delay_and_each_attempt_has_a_row(
+    world: World,
+) -> None:
+    world.failures_left = 9
+    await world.add("t:flaky", time=START + MINUTE, retries=3, retry_delay=10)
+    await world.run()
+    moments = [moment - START - MINUTE for _, moment in world.calls]
+    assert moments == [timedelta(seconds=s) for s in (0, 10, 30, 70)]
+    rows = world.history()
+    assert [row.attempt for row in rows] == [1, 2, 3, 4]
+    assert [row.trigger for row in rows] == ["schedule", "retry", "retry", "retry"]
+    assert {row.error for row in rows} == {"RuntimeError: not yet"}
+
+
+async def test_a_retry_survives_a_restart(world: World) -> None:
+    world.failures_left = 1
+    await world.add("t:flaky", time=START, retries=1, retry_delay=600)
+    await world.run(MINUTE)
+    await world.run()
+    assert [row.status for row in world.history()] == ["failed", "succeeded"]
+
+
+async def test_a_firing_that_awaits_its_retry_counts_as_going(world: World) -> None:
+    world.failures_left = 1
+    await world.add("t:flaky", cron="* * * * *", retries=1, retry_delay=90, max_runs=2)
+    await world.run()
+    assert sorted(world.statuses()) == [
+        ("12:01:00", "failed"),
+        ("12:01:00", "succeeded"),
+        ("12:02:00", "skipped"),
+        ("12:03:00", "succeeded"),
+    ]
+
+
+async def test_a_timeout_stops_the_attempt_and_a_retry_follows(world: World) -> None:
+    await world.add("t:nap", args=[90], time=START, timeout=30, retries=1, retry_delay=5)
+    await world.run()
+    assert [(row.status, row.error) for row in world.history()] == [
+        ("timed_out", "timed out after 30 s")
+    ] * 2
+    assert [f"{from_us(row.finished_us or 0):%H:%M:%S}" for row in world.history()] == [
+        "12:01:00",
+        "12:01:35",
+    ]
+
+
+async def test_a_run_that_starts_too_late_for_expires_is_missed(world: World) -> None:
+    await world.add(time=START, expires=60)
+    world.clock.advance(timedelta(seconds=61))
+    await world.run()
+    assert [(row.status, row.reason) for row in world.history()] == [("missed", "expired")]
+
+
+async def test_time_spent_paused_is_recorded_and_not_made_up_for(world: World) -> None:
+    schedule = await world.add(cron="* * * * *")
+    await world.run(2 * MINUTE)
+    database = world.writing()
+    changes.pause(database, [schedule.schedule_id], world.clock.now_us())
+    await world.run(10 * MINUTE)
+    changes.resume_all(database, [schedule.schedule_id], world.clock.now_us())
+    database.close()
+    await world.run(2 * MINUTE)
+    assert len(world.calls) == 4
+    skipped = [row for row in world.history() if row.status == "skipped"]
+    assert [(row.reason, row.count) for row in skipped] == [("paused", 10)]
+
+
+async def test_a_one_shot_that_passed_while_paused_runs_at_resume(world: World) -> None:
+    schedule = await world.add(time=START + MINUTE, paused=True)
+    await world.run(5 * MINUTE)
+    assert world.calls == []
+    database = world.writing()
+    changes.resume_all(database, [schedule.schedule_id], world.clock.now_us())
+    database.close()
+    await world.run()
+    assert len(world.calls) == 1
+
+
+async def test_a_running_run_can_be_cancelled_by_somebody_else(world: World) -> None:
+    def cancel() -> None:
+        database = world.writing()
+        runs.cancel(database, world.history("napper")[0].run_id, world.clock.now_us())
+        database.close()
+
+    world.task("cancel", cancel)
+    await world.add("t:nap", args=[3600], time=START + MINUTE, schedule_id="napper")
+    await world.add("t:cancel", time=START + 2 * MINUTE)
+    await world.run()
+    napper = world.history("napper")[0]
+    assert (napper.status, napper.reason) == ("cancelled", "requested")
+    assert f"{from_us(napper.finished_us or 0):%H:%M}" == "12:02"
+
+
+async def test_removing_a_schedule_leaves_its_running_run_alone(world: World) -> None:
+    def remove() -> None:
+        database = world.writing()
+        changes.remove(database, ["napper"], world.clock.now_us())
+        database.close()
+
+    world.task("remove", remove)
+    await world.add("t:nap", args=[300], cron="* * * * *", schedule_id="napper")
+    await world.add("t:remove", time=START + 2 * MINUTE)
+    await world.run()
+    assert [row.status for row in world.history("napper")][:1] == ["succeeded"]
+    assert started(world) == ["12:01:00"]
+
+
+async def test_when_told_to_stop_it_lets_tasks_finish_within_the_drain(world: World) -> None:
+    scheduler = world.scheduler()
+    world.task("stop", scheduler.stop)
+    await world.add("t:nap", args=[20], time=START + MINUTE)
+    await world.add("t:nap", args=[3600], time=START + MINUTE)
+    await world.add("t:stop", time=START + MINUTE)
+    await scheduler.run(options=Options(drain_seconds=60))
+    rows = {row.task_name + row.status: row for row in world.history()}
+    assert sorted(rows) == ["t:napcancelled", "t:napsucceeded", "t:stopsucceeded"]
+    assert rows["t:napcancelled"].reason == "shutdown"
+    assert world.clock.now() - START < timedelta(seconds=130)
+
+
+async def test_cancelling_an_embedded_scheduler_drains_and_is_not_swallowed(world: World) -> None:
+    scheduler = world.scheduler()
+    await world.add("t:nap", args=[20], time=START + timedelta(seconds=1))
+    serving = asyncio.create_task(scheduler.run())
+    while not world.calls:
+        await asyncio.sleep(0.001)
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    assert [row.status for row in world.history()] == ["succeeded"]
+
+
+async def test_an_outcome_that_cannot_be_written_is_written_later_and_nothing_is_sent_twice(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = ledger.Ledger.run
+    failing: list[int] = []
+
+    async def run(self: ledger.Ledger, function: object, *args: object, **kwargs: object) -> object:
+        if world.calls and len(failing) < 3:
+            failing.append(1)
+            raise StorageError("the disk is full")
+        return await real(self, function, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ledger.Ledger, "run", run)
+    await world.add(time=START + MINUTE)
+    await world.run()
+    assert len(world.calls) == 1
+    assert [row.status for row in world.history()] == ["succeeded"]
+    assert "the disk is full" in caplog.text
+
+
+async def test_a_broker_that_breaks_fails_its_run_and_nothing_else(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = InProcessBroker.kick
+
+    async def kick(self: InProcessBroker, message: object) -> object:
+        if message.task_name == "t:broken":  # type: ignore[attr-defined]
+            raise RuntimeError("the broker is ill")
+        return await real(self, message)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(InProcessBroker, "kick", kick)
+    await world.add("t:broken", time=START + MINUTE)
+    await world.add(time=START + MINUTE)
+    await world.run()
+    assert sorted((row.task_name, row.status) for row in world.history()) == [
+        ("t:broken", "failed"),
+        ("t:note", "succeeded"),
+    ]
+
+
+async def test_the_same_content_again_keeps_the_next_time(world: World) -> None:
+    schedule = await world.add(interval=600, schedule_id="steady")
+    world.clock.advance(300)
+    await world.source.add_schedule(ScheduledTask(**vars(schedule)))
+    await world.run(timedelta(seconds=301))
+    assert len(world.calls) == 1
