@@ -8,8 +8,6 @@ if TYPE_CHECKING:
     from sqlsched.abc import ScheduleSource as ScheduleSource
     from sqlsched.brokers.in_process import InProcessBroker as InProcessBroker
     from sqlsched.brokers.subprocess import SubprocessBroker as SubprocessBroker
-    from sqlsched.current_run import CurrentRun as CurrentRun
-    from sqlsched.current_run import current_run as current_run
     from sqlsched.exceptions import BrokerError as BrokerError
     from sqlsched.exceptions import DuplicateScheduleError as DuplicateScheduleError
     from sqlsched.exceptions import InvalidScheduleError as InvalidScheduleError
@@ -18,6 +16,8 @@ if TYPE_CHECKING:
     from sqlsched.exceptions import SendTaskError as SendTaskError
     from sqlsched.exceptions import SqlschedError as SqlschedError
     from sqlsched.exceptions import StorageError as StorageError
+    from sqlsched.run_context import CurrentRun as CurrentRun
+    from sqlsched.run_context import current_run as current_run
     from sqlsched.scheduled_task import ScheduledTask as ScheduledTask
     from sqlsched.scheduled_task import TaskMessage as TaskMessage
     from sqlsched.scheduler import Scheduler as Scheduler
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Broker": "abc",
     "BrokerError": "exceptions",
-    "CurrentRun": "current_run",
+    "CurrentRun": "run_context",
     "DuplicateScheduleError": "exceptions",
     "InProcessBroker": "brokers.in_process",
     "InvalidScheduleError": "exceptions",
@@ -43,7 +43,7 @@ _HOMES = {
     "StorageError": "exceptions",
     "SubprocessBroker": "brokers.subprocess",
     "TaskMessage": "scheduled_task",
-    "current_run": "current_run",
+    "current_run": "run_context",
 }
 
 __all__ = sorted(_HOMES)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from sqlsched.abc import Broker, RunOutcome
 from sqlsched.clock import Clock
+from sqlsched.exceptions import SendTaskError
 from sqlsched.instants import SECOND_US, format_us, from_us
 from sqlsched.output import OutputBuffer
 from sqlsched.scheduled_task import TaskMessage, derive_task_id
@@ -16,6 +17,7 @@ from sqlsched.storage.turn import Finished, Printed, Started
 
 log = logging.getLogger("sqlsched")
 
+MAX_REFUSAL_DELAY_S = 30
 FLUSH_SECONDS = 1.0
 """How often the output of a run that goes on is put on record, for `logs --follow`."""
 
@@ -62,15 +64,14 @@ class Report:
     finished: list[Finished] = field(default_factory=list)
     printed: list[Printed] = field(default_factory=list)
     processes: list[tuple[int, int, int]] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.finished or self.printed or self.processes)
+    refused: list[tuple[int, int]] = field(default_factory=list)
 
     def __add__(self, other: "Report") -> "Report":
         return Report(
             self.finished + other.finished,
             self.printed + other.printed,
             self.processes + other.processes,
+            self.refused + other.refused,
         )
 
 
@@ -86,6 +87,8 @@ class Dispatcher:
         self._on_end = on_end
         self._flights: dict[int, _Flight] = {}
         self._report = Report()
+        self._refusals: dict[int, int] = {}
+        """How often the broker has refused a run."""
         self._flushed = clock.monotonic()
 
     @property
@@ -111,7 +114,7 @@ class Dispatcher:
     @property
     def ended(self) -> bool:
         """Whether a run has ended that is not yet on record."""
-        return bool(self._report.finished)
+        return bool(self._report.finished or self._report.refused)
 
     def launch(self, runs: Iterable[Started]) -> None:
         """Start runs that the ledger says are started."""
@@ -177,6 +180,9 @@ class Dispatcher:
             except asyncio.CancelledError:
                 # Only we cancel a flight, and `_stop` has said why.
                 end = self._end(flight, *(flight.stopped_as or ("cancelled", "shutdown")))
+            except SendTaskError as error:
+                self._refuse(flight, error)
+                return
             except Exception as error:
                 log.exception("run %d: the broker failed", flight.run.run_id)
                 end = self._end(flight, "failed", error=f"{type(error).__name__}: {error}")
@@ -200,10 +206,25 @@ class Dispatcher:
             error = f"timed out after {flight.run.timeout_s} s"
         return Finished(flight.run.run_id, status, self._clock.now_us(), code, error, reason)
 
-    def _land(self, flight: _Flight, end: Finished) -> None:
+    def _refuse(self, flight: _Flight, error: SendTaskError) -> None:
+        """The broker did not take it: no attempt was made, and it is offered again."""
+        run_id = flight.run.run_id
+        count = self._refusals.get(run_id, 0)
+        self._refusals[run_id] = count + 1
+        delay_s = min(2**count, MAX_REFUSAL_DELAY_S)
+        log.warning("run %d was refused, and is tried again in %d s: %s", run_id, delay_s, error)
+        self._leave(flight)
+        self._report.refused.append((run_id, self._clock.now_us() + delay_s * SECOND_US))
+        self._on_end()
+
+    def _leave(self, flight: _Flight) -> None:
         if flight.timer is not None:
             flight.timer.cancel()
-        del self._flights[end.run_id]
+        del self._flights[flight.run.run_id]
+
+    def _land(self, flight: _Flight, end: Finished) -> None:
+        self._leave(flight)
+        self._refusals.pop(end.run_id, None)
         self._report.finished.append(end)
         self._collect_output(flight, self._report)
         seconds = self._clock.monotonic() - flight.started

@@ -160,6 +160,7 @@ class Loop:
             finished=report.finished,
             printed=report.printed,
             processes=report.processes,
+            refused=report.refused,
             heartbeat=now_us - self._seen_us >= MINUTE_US,
             reports_completion=self._dispatcher.reports_completion,
             until_us=self._limit_us(),

@@ -13,6 +13,7 @@ class Candidate:
     run_id: int
     schedule_id: str
     due_us: int
+    """When it is, or first was, to be started: what `expires` counts from."""
     attempt: int
     manual: bool
     serial: bool

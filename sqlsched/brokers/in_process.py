@@ -7,16 +7,17 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from sqlsched.abc import Broker, RunOutcome
 from sqlsched.brokers.capture import Routers, captured, emit
 from sqlsched.brokers.failure import Failure
 from sqlsched.brokers.subprocess import SubprocessBroker
-from sqlsched.current_run import CurrentRun, running
 from sqlsched.exceptions import BrokerError
 from sqlsched.importing import import_task
 from sqlsched.output import OutputBuffer
+from sqlsched.run_context import CurrentRun, running
 from sqlsched.scheduled_task import EXEC_TASK, SHELL_TASK, TaskMessage
 
 _NO_TIMEOUT = (
@@ -31,13 +32,13 @@ class InProcessBroker(Broker):
     CancelledError. A thread cannot be stopped: the cancellation is let through, the function goes
     on to its end, and holds its place among the threads until then; for the same reason a plain
     function with a timeout is refused. Threads are daemons, so a stuck one does not keep the
-    interpreter. Shell lines and commands run as child processes, as in `SubprocessBroker`.
+    interpreter. Shell lines and commands run as child processes in `app_dir`, as in `SubprocessBroker`.
     """
 
-    def __init__(self, *, concurrency: int = 64) -> None:
+    def __init__(self, *, concurrency: int = 64, app_dir: str | Path | None = None) -> None:
         self.default_concurrency = concurrency
         self.tasks: dict[str, Callable[..., Any]] = {}
-        self._children = SubprocessBroker()
+        self._children = SubprocessBroker(app_dir)
         self._slots = asyncio.Semaphore(concurrency)  # a new one for each loop: see startup
         self._started = False
 

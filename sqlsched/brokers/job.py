@@ -15,9 +15,9 @@ from types import ModuleType
 from typing import Any, NoReturn, TextIO
 
 from sqlsched.brokers.failure import Failure, one_line, printable
-from sqlsched.current_run import CurrentRun, running
 from sqlsched.exceptions import BrokerError
 from sqlsched.importing import import_task
+from sqlsched.run_context import CurrentRun, running
 
 # `sqlsched.scheduled_task` names these for the scheduler's side; importing it here would bring
 # cron and time zones into every run.

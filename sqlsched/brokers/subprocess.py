@@ -14,9 +14,9 @@ from pathlib import Path
 from sqlsched.abc import Broker, RunOutcome
 from sqlsched.brokers.run import Run
 from sqlsched.brokers.warm_process import WarmProcess
-from sqlsched.current_run import CurrentRun
 from sqlsched.exceptions import BrokerError
 from sqlsched.output import OutputBuffer
+from sqlsched.run_context import CurrentRun
 from sqlsched.scheduled_task import TaskMessage
 
 

@@ -1,5 +1,6 @@
 """The command line: parse, call, print. `main` is the program."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -43,16 +44,17 @@ cli.add_command(manage.rm, "remove")
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program and exit: 0 done, 1 it could not be done, 2 wrong usage or invalid value."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What is stored is Unicode, and JSON is in UTF-8 (RFC 8259, 8.1) whatever the locale says.
+        sys.stdout.reconfigure(encoding="utf-8")
     sys.exit(_main(list(sys.argv[1:] if argv is None else argv)))
 
 
 def _main(argv: list[str]) -> int:
     try:
         _check_encoding(argv)
-        cli.main(argv, "sqlsched", standalone_mode=False, obj=Invocation())
+        code = cli.main(argv, "sqlsched", standalone_mode=False, obj=Invocation())
         sys.stdout.flush()
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
     except click.ClickException as error:
         return _fail(error.format_message() + _where_to_look(error), error.exit_code)
     except SqlschedError as error:
@@ -65,7 +67,7 @@ def _main(argv: list[str]) -> int:
         return 130
     except OSError as error:
         return _fail(f"{error.filename or 'standard output'}: {error.strerror or error}", 1)
-    return 0
+    return int(code or 0)  # what `Exit` was raised with; None from a command that just returned
 
 
 def _fail(message: str, code: int) -> int:

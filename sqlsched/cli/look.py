@@ -1,5 +1,6 @@
 """Looking at schedules: list, show, next."""
 
+import json
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -105,6 +106,10 @@ def show(invocation: Invocation, schedule_id: str, as_json: bool) -> None:
         print_table(_details(details), ())
 
 
+_LONGEST_VALUE = 2000
+"""Characters; `--json` has all of them."""
+
+
 def _details(details: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in details.items():
         if isinstance(value, list) and name == "next_fire_times":
@@ -112,7 +117,8 @@ def _details(details: dict[str, Any]) -> Iterator[tuple[str, Any]]:
                 ("next fire times" if index == 0 else "", text) for index, text in enumerate(value)
             )
         elif value not in (None, [], {}, False):
-            yield name.replace("_", " "), value
+            plain = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            yield name.replace("_", " "), clipped(plain, _LONGEST_VALUE)
 
 
 @click.command()

@@ -132,7 +132,7 @@ def _broker(name: str, app_dir: Path, concurrency: int | None) -> "Broker":
     if name == "in-process":
         from sqlsched.brokers.in_process import InProcessBroker
 
-        return InProcessBroker(concurrency=concurrency) if concurrency else InProcessBroker()
+        return InProcessBroker(concurrency=concurrency or 64, app_dir=app_dir)
     if ":" not in name:
         raise InvalidScheduleError(
             f"--broker {shorten(name)}: give subprocess, in-process or MODULE:OBJECT"

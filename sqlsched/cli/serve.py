@@ -3,8 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
-import threading
 from collections.abc import Coroutine
 from typing import Any
 
@@ -16,16 +14,7 @@ _AT_ONCE_S = 3.0
 
 def serve(scheduler: Scheduler, running: Coroutine[Any, Any, None]) -> int:
     """Run to the end; exit status 0, or 128 plus the signal that came twice."""
-    code = asyncio.run(_serve(scheduler, running))
-    if any(thread.daemon and thread.name.startswith("sqlsched task") for thread in _others()):
-        # A task in a thread cannot be stopped, only left behind.
-        sys.stdout.flush()
-        os._exit(code)
-    return code
-
-
-def _others() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
+    return asyncio.run(_serve(scheduler, running))
 
 
 async def _serve(scheduler: Scheduler, running: Coroutine[Any, Any, None]) -> int:

@@ -30,8 +30,14 @@ FOREVER_US = 2**62
 OVERDUE_US = 5 * SECOND_US
 """A claim this late belongs to a process that is stopped or overloaded: anyone may take it."""
 
+DAMAGED = (InvalidScheduleError, TypeError, ValueError, OverflowError)
+"""What is raised by a row that somebody changed by other means."""
+
 _NOT_PAUSED = """(manual_key != 0 OR NOT EXISTS (SELECT 1 FROM schedules AS p
     WHERE p.schedule_id = runs.schedule_id AND p.paused_us IS NOT NULL))"""
+_FREE = f"""held = 1 AND {_NOT_PAUSED} AND NOT EXISTS (SELECT 1 FROM runs AS other
+    WHERE other.status IN {LIVE} AND other.schedule_id = runs.schedule_id
+    AND {is_going("other")})"""
 _PENDING = "status IN ('claimed', 'waiting') AND held = 0"
 TIMING = """cron, cron_offset, time_us, interval_s, start_us, end_us,
     CASE WHEN interval_s IS NULL OR start_us IS NOT NULL THEN 0 ELSE anchor_us END,
@@ -75,7 +81,7 @@ def _claim(database: Database, request: Request, result: Turn) -> list[int]:
         (before, request.owner),
     )
     taken += mine.fetchall()
-    result.armed = [Armed(*row) for row in taken if row[1] > now]
+    result.armed += [Armed(*row) for row in taken if row[1] > now]
     return [run_id for run_id, due_us in taken if due_us <= now]
 
 
@@ -85,13 +91,10 @@ def _release_held(database: Database, owner: int, limit: int) -> list[tuple[int,
         return []
     return database.execute(
         f"""UPDATE runs SET status = 'claimed', owner = ?, held = 0 WHERE run_id IN (
-                SELECT run_id FROM runs WHERE held = 1 AND {_NOT_PAUSED}
+                SELECT run_id FROM runs WHERE {_FREE}
                 AND NOT EXISTS (SELECT 1 FROM runs AS earlier WHERE earlier.held = 1
                     AND earlier.schedule_id = runs.schedule_id
-                    AND earlier.scheduled_us < runs.scheduled_us)
-                AND NOT EXISTS (SELECT 1 FROM runs AS other WHERE other.status IN {LIVE}
-                    AND other.schedule_id = runs.schedule_id AND {is_going("other")})
-                LIMIT ?)
+                    AND earlier.scheduled_us < runs.scheduled_us) LIMIT ?)
             RETURNING run_id, due_us""",
         (owner, limit),
     ).fetchall()
@@ -114,7 +117,7 @@ def _take_pending(
             FROM runs LEFT JOIN schedules AS s USING (schedule_id)
             WHERE {_PENDING} AND due_us BETWEEN ? AND ? AND (
                 (status = 'waiting' AND {_NOT_PAUSED})
-                OR (status = 'claimed' AND owner != ? AND due_us < ?))
+                OR (status = 'claimed' AND owner != ? AND due_us <= ?))
             ORDER BY due_us LIMIT ?""",
         (*within_us, request.owner, now_us - OVERDUE_US, limit),
     ).fetchall():
@@ -163,8 +166,7 @@ def _claim_firings(
             if timing.max_runs is not None:
                 left = min(left, timing.max_runs - dispatched)
             found = plan(schedule_id, timing, next_us, request.moment, left)
-        except (InvalidScheduleError, TypeError, ValueError, OverflowError) as error:
-            # Somebody changed the row by other means. It is put aside, and stops nothing else.
+        except DAMAGED as error:  # the row is put aside, and stops nothing else
             result.bad.append((schedule_id, str(error)))
             moves.append((next_us, None, schedule_id))
             continue
@@ -260,11 +262,13 @@ def others(database: Database, owner: int | None) -> list[Owner]:
 
 
 def next_due_us(database: Database, owner: int) -> int | None:
-    """When this process has to look again: a firing, a retry, or another's overdue claim."""
+    """When this process has to look again: a firing, a retry, a held run that may go now, or
+    another's overdue claim."""
     times = database.execute(
         f"""SELECT (SELECT min(wake_us) FROM schedules WHERE wake_us IS NOT NULL),
                 (SELECT min(due_us) FROM runs
                  WHERE {_PENDING} AND status = 'waiting' AND {_NOT_PAUSED}),
+                (SELECT min(due_us) FROM runs WHERE {_FREE}),
                 (SELECT min(due_us) + {OVERDUE_US} FROM runs
                  WHERE {_PENDING} AND status = 'claimed' AND owner != ?)""",
         (owner,),

@@ -2,14 +2,17 @@
 
 from sqlsched.planner import retry_due_us
 from sqlsched.storage.connection import Database
-from sqlsched.storage.turn import Finished, Request, Turn
+from sqlsched.storage.turn import Armed, Finished, Request, Turn
 
 
 def finish(database: Database, request: Request, result: Turn) -> None:
     """Write down what this process learned of its runs. A run it has lost is left alone."""
     database.executemany(
-        "UPDATE runs SET pid = ?2, pid_started = ?3 WHERE run_id = ?1", request.processes
+        "UPDATE runs SET pid = ?, pid_started = ? WHERE run_id = ? AND owner = ?",
+        [(pid, started, run_id, request.owner) for run_id, pid, started in request.processes],
     )
+    for run_id, due_us in request.refused:
+        _take_back(database, request.owner, run_id, due_us, result)
     for end in request.finished:
         hit = database.execute(
             """UPDATE runs SET status = ?, finished_us = ?, exit_code = ?, error = ?, reason = ?
@@ -25,8 +28,27 @@ def finish(database: Database, request: Request, result: Turn) -> None:
             _plan_retry(database, end, result)
     database.executemany(
         """INSERT OR REPLACE INTO outputs SELECT ?1, ?2, ?3, ?4
-           WHERE EXISTS (SELECT 1 FROM runs WHERE run_id = ?1)""",
-        [(p.run_id, p.head, p.tail, p.total_bytes) for p in request.printed],
+           WHERE EXISTS (SELECT 1 FROM runs WHERE run_id = ?1 AND owner = ?5)""",
+        [(p.run_id, p.head, p.tail, p.total_bytes, request.owner) for p in request.printed],
+    )
+
+
+def _take_back(database: Database, owner: int, run_id: int, due_us: int, result: Turn) -> None:
+    """A refused send is no attempt: the run is claimed again, to be started later."""
+    hit = database.execute(
+        """UPDATE runs SET status = 'claimed', started_us = NULL, due_us = ?
+           WHERE run_id = ? AND owner = ? AND status IN ('running', 'sending')""",
+        (due_us, run_id, owner),
+    )
+    if not hit.rowcount:
+        result.lost.append(run_id)
+        return
+    result.armed.append(Armed(run_id, due_us))
+    database.execute(
+        """UPDATE schedules SET dispatched = dispatched - 1 WHERE max_runs IS NOT NULL
+           AND schedule_id = (SELECT schedule_id FROM runs
+                WHERE run_id = ? AND attempt = 1 AND manual_key = 0)""",
+        (run_id,),
     )
 
 

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sqlsched.planner import jittered_us
 from sqlsched.storage import files
-from sqlsched.storage.claims import TIMING, release, timing_of_row
+from sqlsched.storage.claims import DAMAGED, TIMING, release, timing_of_row
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.runs import pruned_us
 from sqlsched.storage.turn import Owner
@@ -71,11 +72,12 @@ def pull_back(database: Database, now_us: int) -> int:
         ).fetchall()
         moves = []
         for schedule_id, next_us, *columns in rows:
-            timing = timing_of_row(*columns)
-            natural = timing.trigger.next_us(after_us)
-            if natural is not None and natural < next_us:
-                wake_us = jittered_us(schedule_id, timing, natural)
-                moves.append((natural, wake_us, schedule_id))
+            with suppress(*DAMAGED):  # the next claim says so
+                timing = timing_of_row(*columns)
+                natural = timing.trigger.next_us(after_us)
+                if natural is not None and natural < next_us:
+                    wake_us = jittered_us(schedule_id, timing, natural)
+                    moves.append((natural, wake_us, schedule_id))
         database.executemany(
             """UPDATE schedules SET next_us = ?1, wake_us = iif(paused_us IS NULL, ?2, NULL)
                WHERE schedule_id = ?3""",

@@ -8,7 +8,10 @@ from sqlsched.storage.connection import Database
 from sqlsched.storage.schedules import LIVE
 from sqlsched.storage.turn import Armed, Request, Started, Turn, Unrun
 
-_STARTED = """r.run_id, r.schedule_id, r.scheduled_us, r.due_us, r.attempt, r.manual_key,
+# A refused send moves due_us on; `expires` counts from when the run was to start at first.
+_FIRST_DUE = """iif(r.attempt = 1,
+    min(r.due_us, r.scheduled_us + 1000000 * coalesce(s.jitter_s, 0)), r.due_us)"""
+_STARTED = f"""r.run_id, r.schedule_id, r.scheduled_us, {_FIRST_DUE}, r.attempt, r.manual_key,
     r.trigger, coalesce(s.task_name, r.task_name), s.args, s.kwargs, s.labels, s.task_id,
     s.timeout_s, s.expires_s"""
 
@@ -27,6 +30,8 @@ def start(database: Database, request: Request, due: list[int], result: Turn) ->
     going = _going(database, {row[1] for row in rows if row[4] == 1 and row[5] == 0})
     left: dict[str, int] = {}
     for row in rows:
+        if row[0] in result.revoked:
+            continue
         if len(result.started) >= request.room:
             result.armed.append(Armed(row[0], row[3]))
             continue
@@ -104,10 +109,12 @@ def _count(
         (run.schedule_id,),
     )
     if left[run.schedule_id] == 0:
+        started = json.dumps([other.run_id for other in result.started])
         revoked = database.execute(
-            """DELETE FROM runs WHERE schedule_id = ? AND run_id != ? AND status = 'claimed'
-               AND attempt = 1 AND manual_key = 0 RETURNING run_id""",
-            (run.schedule_id, run.run_id),
+            """DELETE FROM runs WHERE schedule_id = ? AND status = 'claimed' AND attempt = 1
+               AND manual_key = 0 AND run_id NOT IN (SELECT value FROM json_each(?))
+               RETURNING run_id""",
+            (run.schedule_id, started),
         )
         result.revoked += [row[0] for row in revoked.fetchall()]
 

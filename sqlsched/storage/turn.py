@@ -95,6 +95,8 @@ class Request:
     printed: Sequence[Printed] = ()
     processes: Sequence[tuple[int, int, int]] = ()
     """Run id, pid and start time of processes that runs have become."""
+    refused: Sequence[tuple[int, int]] = ()
+    """Run ids whose broker did not take them, and when to try again."""
     reports_completion: bool = True
     heartbeat: bool = False
     """Put the time, and that this process lives, on record."""

@@ -14,7 +14,7 @@ import pytest
 from sqlsched.abc import Broker, RunOutcome
 from sqlsched.brokers.in_process import InProcessBroker
 from sqlsched.brokers.subprocess import SubprocessBroker
-from sqlsched.current_run import current_run
+from sqlsched.run_context import current_run
 from sqlsched.output import KEEP_BYTES, OutputBuffer
 from sqlsched.scheduled_task import EXEC_TASK, SHELL_TASK, TaskMessage
 
@@ -25,7 +25,7 @@ BROKERS: dict[str, Callable[[Path], Broker]] = {
 
 JOBS = """
 import asyncio, os, pathlib, sys, time
-from sqlsched.current_run import current_run
+from sqlsched.run_context import current_run
 
 NUMBER = 1
 

@@ -141,9 +141,7 @@ async def test_until_idle_waits_for_retries_but_not_for_what_is_paused(world: Wo
 async def test_jitter_delays_the_dispatch_and_not_the_identity(world: World) -> None:
     await world.add(cron="*/10 * * * *", jitter=300)
     await world.run(timedelta(hours=2, minutes=5))
-    delays = [
-        from_us(row.started_us or 0) - from_us(row.scheduled_us) for row in world.history()
-    ]
+    delays = [from_us(row.started_us or 0) - from_us(row.scheduled_us) for row in world.history()]
     assert len(delays) == 12
     assert all(timedelta(0) <= delay < timedelta(seconds=300) for delay in delays)
     assert len(set(delays)) > 6
@@ -204,9 +202,7 @@ async def test_a_step_back_repeats_nothing_and_parks_nothing(world: World) -> No
     await world.run(10 * MINUTE)
     nominal = [row.scheduled_us for row in world.history() if row.status == "succeeded"]
     assert len(nominal) == len(set(nominal))
-    assert nominal == [
-        to_us(START) + (30 + 60 * n) * 10**6 for n in range(len(nominal))
-    ]
+    assert nominal == [to_us(START) + (30 + 60 * n) * 10**6 for n in range(len(nominal))]
     assert len(nominal) == 15
 
 

@@ -21,7 +21,7 @@ from sqlsched.instants import SECOND_US, from_us
 from sqlsched.storage import changes
 from sqlsched.storage.connection import open_for_reading, open_for_writing
 
-TASKS = '''
+TASKS = """
 import os, sqlsched
 
 def note(seconds=0):
@@ -33,7 +33,7 @@ def note(seconds=0):
     if seconds:
         import time
         time.sleep(seconds)
-'''
+"""
 
 
 @dataclass
@@ -70,7 +70,9 @@ class Fleet:
         self.log = (directory / "log.txt").open("ab")
         self.firings: dict[str, range] = {}
 
-    def add(self, schedule_id: str, first: int, last: int, every: int = 1, **policies: object) -> None:
+    def add(
+        self, schedule_id: str, first: int, last: int, every: int = 1, **policies: object
+    ) -> None:
         """A schedule that fires from `first` to `last`, both included: seconds since 1970."""
         database = open_for_writing(self.path, create=True)
         schedule = ScheduledTask(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import Fleet, now, wait_until
+from tests.faults.harness import Account, Fleet, now, wait_until
 
 
 def share(directory: Path, schedules: int, seconds: int, broker: str) -> str:
@@ -19,13 +19,20 @@ def share(directory: Path, schedules: int, seconds: int, broker: str) -> str:
         fleet.start()
     wait_until(first + seconds + 2)
     fleet.stop()
+    account = hold_to_account(fleet)
+    assert set(account.statuses) <= {"succeeded", "skipped", "missed"}, str(account)
+    assert account.statuses["succeeded"] > account.expected * 0.8, str(account)
+    return str(account)
+
+
+def hold_to_account(fleet: Fleet) -> Account:
     account = fleet.account()
     assert not account.doubled, str(account)
     assert not account.lost, str(account)
     assert not account.unaccounted, str(account)
     assert fleet.is_sound()
     assert fleet.live_runs() == 0
-    return str(account)
+    return account
 
 
 def kill(directory: Path, firings: int, kills: int, seed: int) -> str:
@@ -48,12 +55,9 @@ def kill(directory: Path, firings: int, kills: int, seed: int) -> str:
     while fleet.live_runs() and time.monotonic() < deadline:
         time.sleep(0.1)
     fleet.stop()
-    account = fleet.account()
-    assert not account.doubled, str(account)
-    assert not account.lost, str(account)
-    assert not account.unaccounted, str(account)
-    assert fleet.is_sound()
-    assert fleet.live_runs() == 0
+    account = hold_to_account(fleet)
+    assert set(account.statuses) <= {"succeeded", "abandoned"}, str(account)
+    assert account.statuses["succeeded"] > account.expected * 0.5, str(account)
     return str(account)
 
 
