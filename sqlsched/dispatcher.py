@@ -120,7 +120,7 @@ class Dispatcher:
         """Start runs that the ledger says are started."""
         for run in runs:
             log.info(
-                "run %d of %s started: %s, due %s",
+                "run %d of %s started: %s, for %s",
                 *(run.run_id, run.schedule_id, run.task_name, format_us(run.scheduled_us)),
                 extra={"run_id": run.run_id, "schedule_id": run.schedule_id},
             )

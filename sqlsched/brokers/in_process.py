@@ -32,7 +32,8 @@ class InProcessBroker(Broker):
     CancelledError. A thread cannot be stopped: the cancellation is let through, the function goes
     on to its end, and holds its place among the threads until then; for the same reason a plain
     function with a timeout is refused. Threads are daemons, so a stuck one does not keep the
-    interpreter. Shell lines and commands run as child processes in `app_dir`, as in `SubprocessBroker`.
+    interpreter. Shell lines and commands run as child processes in `app_dir`, as they do in
+    `SubprocessBroker`.
     """
 
     def __init__(self, *, concurrency: int = 64, app_dir: str | Path | None = None) -> None:

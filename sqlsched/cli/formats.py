@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlsched.clock import now_us
 from sqlsched.durations import format_duration
-from sqlsched.instants import SECOND_US, format_us
+from sqlsched.instants import SECOND_US, format_us, from_us, to_us
 from sqlsched.scheduled_task import ScheduledTask, schedule_to_json
 from sqlsched.storage.runs import RunRow
 from sqlsched.storage.schedules import StoredSchedule
@@ -22,6 +22,13 @@ _POLICIES = (
 def iso(us: int | None) -> str | None:
     """ISO 8601, UTC; None stays None."""
     return None if us is None else format_us(us)
+
+
+def short(us: int | None) -> str | None:
+    """ISO 8601 for a table: to the second, or to the millisecond where that tells more."""
+    if us is None:
+        return None
+    return from_us(us).isoformat(timespec="milliseconds" if us % SECOND_US else "seconds")
 
 
 def in_words(us: int) -> str:
@@ -86,7 +93,7 @@ def when(schedule: ScheduledTask) -> str:
         zone = schedule_to_json(schedule)["cron_offset"]
         return f"{schedule.cron} ({zone})" if zone else schedule.cron
     if schedule.time is not None:
-        return f"at {schedule.time.isoformat()}"
+        return f"at {short(to_us(schedule.time))}"
     assert isinstance(schedule.interval, int)
     return f"every {format_duration(schedule.interval)}"
 

@@ -13,6 +13,7 @@ from sqlsched.cli.formats import (
     iso,
     schedule_details_json,
     schedule_json,
+    short,
     what,
     when,
 )
@@ -75,8 +76,8 @@ def _list_row(stored: StoredSchedule) -> tuple[Any, ...]:
         stored.schedule.schedule_id,
         what(stored.schedule),
         when(stored.schedule),
-        state or iso(stored.next_us),
-        iso(stored.last_us),
+        state or short(stored.next_us),
+        short(stored.last_us),
         stored.last_status,
         clipped(stored.schedule.note or ""),
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from sqlsched.cli.formats import clipped, iso, run_json, took
+from sqlsched.cli.formats import clipped, run_json, short, took
 from sqlsched.cli.invocation import Invocation, json_option, print_json_array, print_table, say
 from sqlsched.clock import now_us, pause
 from sqlsched.exceptions import InvalidScheduleError, ScheduleNotFoundError
@@ -78,10 +78,11 @@ _HISTORY_HEADERS = (
 def _history_row(run: RunRow) -> tuple[Any, ...]:
     why = " ".join(filter(None, (run.reason, run.error)))
     if run.count > 1:
-        why += f", {run.count} firings until {iso(run.last_us)}"
+        why += f", {run.count} firings until {short(run.last_us)}"
     status = run.status if run.attempt < 2 else f"{run.status} (attempt {run.attempt})"
     return (
-        *(run.run_id, run.schedule_id, run.task_name, iso(run.scheduled_us), iso(run.started_us)),
+        *(run.run_id, run.schedule_id, run.task_name),
+        *(short(run.scheduled_us), short(run.started_us)),
         *(took(run), status, clipped(why, 60)),
     )
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from sqlsched.exceptions import DuplicateScheduleError, InvalidScheduleError
 from sqlsched.planner import Stretch, jittered_us, resume, settle
@@ -151,8 +151,7 @@ def _change(database: Database, schedule: ScheduledTask, now_us: int) -> Added:
     if next_us is None and there.next_us is not None:
         raise _never(schedule)
     if next_us != there.next_us:
-        for stretch in settle(there.trigger, there.next_us, now_us, "missed", "edited"):
-            record(database, schedule.schedule_id, there.schedule.task_name, stretch)
+        _account(database, there, now_us, "missed", "edited")
     values = to_row(schedule) | {"anchor_us": anchor, "dispatched": dispatched}
     values |= next_columns(schedule.schedule_id, schedule, anchor, next_us)
     if there.paused_us is not None:
@@ -198,15 +197,29 @@ def _never(schedule: ScheduledTask) -> InvalidScheduleError:
 def _remove(database: Database, schedule_id: str, now_us: int) -> None:
     with suppress(UnreadableScheduleError):  # nobody can tell its firings; it goes all the same
         revoke(database, schedule_id)
-        there = get(database, schedule_id)
-        for stretch in settle(there.trigger, there.next_us, now_us, "cancelled", "removed"):
-            record(database, schedule_id, there.schedule.task_name, stretch)
+        _account(database, get(database, schedule_id), now_us, "cancelled", "removed")
     database.execute(
         """UPDATE runs SET status = 'cancelled', reason = 'removed', held = 0, finished_us = ?
            WHERE schedule_id = ? AND status IN ('waiting', 'claimed')""",
         (now_us, schedule_id),
     )
     database.execute("DELETE FROM schedules WHERE schedule_id = ?", (schedule_id,))
+
+
+def _account(
+    database: Database,
+    there: StoredSchedule,
+    now_us: int,
+    status: Literal["missed", "cancelled"],
+    reason: str,
+) -> None:
+    """Put on record what was due and will not run, as its schedule changes; what a pause swallowed
+    was paused, not missed."""
+    stretches = settle(there.trigger, there.next_us, now_us, status, reason)
+    if there.paused_us is not None and there.trigger.recurring:
+        stretches, _ = resume(there.trigger, there.next_us, there.paused_us, now_us)
+    for stretch in stretches:
+        record(database, there.schedule.schedule_id, there.schedule.task_name, stretch)
 
 
 def _pause(database: Database, ids: Sequence[str], now_us: int) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from sqlsched.abc import RunOutcome
 from sqlsched import processes
+from sqlsched.abc import RunOutcome
 from sqlsched.brokers.subprocess import SubprocessBroker
 from sqlsched.scheduled_task import EXEC_TASK, SHELL_TASK, TaskMessage
 

@@ -14,8 +14,8 @@ import pytest
 from sqlsched.abc import Broker, RunOutcome
 from sqlsched.brokers.in_process import InProcessBroker
 from sqlsched.brokers.subprocess import SubprocessBroker
-from sqlsched.run_context import current_run
 from sqlsched.output import KEEP_BYTES, OutputBuffer
+from sqlsched.run_context import current_run
 from sqlsched.scheduled_task import EXEC_TASK, SHELL_TASK, TaskMessage
 
 BROKERS: dict[str, Callable[[Path], Broker]] = {

@@ -176,10 +176,16 @@ async def test_when_told_to_stop_it_lets_tasks_finish_within_the_drain(world: Wo
 
 async def test_cancelling_an_embedded_scheduler_drains_and_is_not_swallowed(world: World) -> None:
     scheduler = world.scheduler()
-    await world.add("t:nap", args=[20], time=START + timedelta(seconds=1))
+    await world.add("t:nap", time=START + timedelta(seconds=1))
+    asleep = asyncio.Event()
+
+    async def nap() -> None:
+        asleep.set()
+        await world.clock.sleep(20)
+
+    world.task("nap", nap)
     serving = asyncio.create_task(scheduler.run())
-    while not world.calls:
-        await asyncio.sleep(0.001)
+    await asleep.wait()
     serving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await serving

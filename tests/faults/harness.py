@@ -89,8 +89,10 @@ class Fleet:
 
     def start(self, *options: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "sqlsched", "--db", str(self.path), "run"]
-            + ["--broker", self.broker, "--log-level", "warning", *options],
+            [
+                *(sys.executable, "-m", "sqlsched", "--db", str(self.path), "run"),
+                *("--broker", self.broker, "--log-level", "warning", *options),
+            ],
             cwd=self.directory,
             stdout=self.log,
             stderr=self.log,
@@ -159,8 +161,8 @@ class Fleet:
 
     def live_runs(self) -> int:
         database = open_for_reading(self.path)
-        live = "('claimed', 'waiting', 'sending', 'running')"
-        query = f"SELECT count(*) FROM runs WHERE status IN {live}"
+        query = """SELECT count(*) FROM runs
+                   WHERE status IN ('claimed', 'waiting', 'sending', 'running')"""
         count: int = database.execute(query).fetchone()[0]
         database.close()
         return count
