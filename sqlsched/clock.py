@@ -3,14 +3,17 @@
 Everything else receives `now`. Tests pass a `sqlsched.testing.FakeClock`, whose sleep jumps.
 """
 
-import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from sqlsched.instants import from_us
+
+if TYPE_CHECKING:
+    import asyncio  # imported where it is used: short commands only ask for the time
 
 SLICE_SECONDS = 0.5
 """The longest uninterrupted sleep. Wall time can be set, and the machine can be suspended, while
@@ -37,7 +40,7 @@ class Clock(ABC):
         """Sleep on this clock."""
 
     @abstractmethod
-    async def wait(self, until_us: int, wakeup: asyncio.Event, poll: Callable[[], bool]) -> None:
+    async def wait(self, until_us: int, wakeup: "asyncio.Event", poll: Callable[[], bool]) -> None:
         """Return when `until_us` is reached, `wakeup` is set, or `poll` says so.
 
         `poll` is quick, and is asked at once and then at least every half second of real time.
@@ -63,9 +66,13 @@ class SystemClock(Clock):
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
+        import asyncio
+
         await asyncio.sleep(seconds)
 
-    async def wait(self, until_us: int, wakeup: asyncio.Event, poll: Callable[[], bool]) -> None:
+    async def wait(self, until_us: int, wakeup: "asyncio.Event", poll: Callable[[], bool]) -> None:
+        import asyncio
+
         while not wakeup.is_set() and not poll():
             remaining = (until_us - self.now_us()) / 1e6
             if remaining <= _FINE_SECONDS:

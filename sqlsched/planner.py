@@ -4,7 +4,6 @@ Nothing here reads a clock or a database: `now_us` and the facts are arguments, 
 a value that storage writes down.
 """
 
-import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -81,6 +80,8 @@ def jittered_us(schedule_id: str, timing: Timing, scheduled_us: int) -> int:
     following = timing.trigger.next_us(scheduled_us)
     if following is not None:
         span = min(span, following - scheduled_us)
+    import hashlib  # it brings OpenSSL, and only jitter needs it
+
     digest = hashlib.sha256(f"{schedule_id}@{scheduled_us}".encode()).digest()
     return scheduled_us + span * int.from_bytes(digest[:6]) // 2**48
 

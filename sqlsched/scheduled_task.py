@@ -3,9 +3,7 @@
 Both are frozen and checked once, at construction; whoever holds one need not check again.
 """
 
-import hashlib
 import re
-import uuid
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime, timedelta
@@ -36,7 +34,9 @@ _MAX_COUNT = 2**31 - 1
 
 def new_schedule_id() -> str:
     """A fresh id: 12 hexadecimal digits, 48 random bits."""
-    return uuid.uuid4().hex[:12]
+    from uuid import uuid4  # only a new schedule needs it
+
+    return uuid4().hex[:12]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +130,8 @@ class TaskMessage:
 
 def derive_task_id(schedule_id: str, scheduled_us: int, manual_key: int = 0) -> str:
     """The task id of a firing: 128 bits of SHA-256 over its identity, in hexadecimal."""
+    import hashlib  # it brings OpenSSL, and only a run needs it
+
     identity = f"{schedule_id}@{scheduled_us}" + (f"#{manual_key}" if manual_key else "")
     return hashlib.sha256(identity.encode()).hexdigest()[:32]
 

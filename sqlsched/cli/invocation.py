@@ -45,12 +45,12 @@ class Invocation:
     def writing(self, *, create: bool = False) -> Iterator[Database]:
         """The database, to change."""
         with closing(open_for_writing(self.path, create=create)) as database:
-            warn_if_shared(self.path)
+            _warn_if_shared(self.path)
             with storage_errors(self.path):
                 yield database
 
 
-def warn_if_shared(path: Path) -> None:
+def _warn_if_shared(path: Path) -> None:
     """Warn of a database that others than its owner may write to."""
     if files.group_writable(path):
         say(f"Warning: {path} is writable by its group, which can run commands as you")

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sqlsched.cli.invocation import Invocation, warn_if_shared
+from sqlsched.cli.invocation import Invocation
 from sqlsched.durations import parse_duration
 from sqlsched.exceptions import BrokerError, InvalidScheduleError
 from sqlsched.scheduled_task import CATCHUP_WORDS
 from sqlsched.serialization import shorten
-from sqlsched.storage import files
 
 if TYPE_CHECKING:
     from sqlsched.abc import Broker
@@ -110,8 +109,8 @@ def run(
         delivery=delivery,
     )
     scheduler = Scheduler(broker, [SqliteScheduleSource(invocation.path)])
-    if files.check_file(invocation.path):
-        warn_if_shared(invocation.path)
+    with invocation.writing(create=True):
+        pass  # what is wrong with the database is said before anything starts
     code = serve(scheduler, scheduler.run(skip_first_run, once, until_idle, options=options))
     raise click.exceptions.Exit(code)
 

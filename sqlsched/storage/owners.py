@@ -1,7 +1,6 @@
 """Who serves this database: a row and a lock file for each running scheduler."""
 
 import os
-import uuid
 from pathlib import Path
 
 from sqlsched.storage import files
@@ -12,7 +11,7 @@ from sqlsched.storage.turn import Owner
 
 def register(database: Database, boot_id: str, now_us: int) -> tuple[Owner, files.OwnerLock]:
     """Enter a running scheduler: the lock first, so that nobody finds its row without it."""
-    token = uuid.uuid4().hex[:12]
+    token = os.urandom(6).hex()
     lock = files.OwnerLock(database.path.resolve(), token)
     lock.acquire()
     try:

@@ -1,6 +1,6 @@
 """The ledger, as people see and steer it: history, output, manual triggers, cancelling, pruning."""
 
-import secrets
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -119,7 +119,7 @@ def trigger(database: Database, schedule_id: str, now_us: int) -> int:
             """INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, manual_key,
                    trigger, status, due_us)
                VALUES (?1, ?2, ?3, 1, ?4, 'manual', 'waiting', ?3) RETURNING run_id""",
-            (schedule_id, task_name, now_us, secrets.randbelow(2**62) + 1),
+            (schedule_id, task_name, now_us, int.from_bytes(os.urandom(7)) + 1),
         ).fetchone()
         return int(row[0])
 

@@ -1,0 +1,1 @@
+"""Storage, on a real database file and without the engine."""

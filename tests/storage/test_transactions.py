@@ -1,0 +1,141 @@
+"""A transaction is whole or not at all, whatever interrupts it, and goes into its own file only."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sqlsched.exceptions import StorageError
+from sqlsched.storage.connection import (
+    DamagedDatabaseError,
+    data_version,
+    open_for_reading,
+    open_for_writing,
+    transaction,
+)
+
+from .bench import Bench
+
+INSERT = "INSERT INTO meta VALUES ('probe', 1)"
+
+
+def probes(bench: Bench) -> list[object]:
+    return bench.ask("SELECT value FROM meta WHERE key = 'probe'")
+
+
+def write_and_raise(bench: Bench, error: BaseException | type[BaseException]) -> None:
+    with transaction(bench.database):
+        bench.database.execute(INSERT)
+        raise error
+
+
+@pytest.mark.parametrize("interruption", [ValueError, KeyboardInterrupt, SystemExit])
+def test_what_an_exception_interrupts_is_undone(
+    bench: Bench, interruption: type[BaseException]
+) -> None:
+    with pytest.raises(interruption):
+        write_and_raise(bench, interruption)
+    assert not bench.database.in_transaction
+    assert probes(bench) == []
+    with transaction(bench.database):
+        bench.database.execute(INSERT)
+    assert probes(bench) == [1]
+
+
+def test_what_a_kill_interrupts_is_undone(bench: Bench) -> None:
+    script = f"""if True:
+        import os, sys
+        from pathlib import Path
+        from sqlsched.storage.connection import open_for_writing, transaction
+        database = open_for_writing(Path(sys.argv[1]))
+        with transaction(database):
+            database.execute("{INSERT}")
+            os.kill(os.getpid(), 9)
+    """
+    ended = subprocess.run([sys.executable, "-c", script, str(bench.path)], check=False)
+    assert ended.returncode == -9
+    assert probes(bench) == []
+    with transaction(bench.database):
+        bench.database.execute(INSERT)
+
+
+def test_an_error_of_sqlite_is_undone_and_told_in_one_line_that_names_the_file(
+    bench: Bench,
+) -> None:
+    with pytest.raises(StorageError) as told:
+        write_and_raise(bench, sqlite3.OperationalError("disk I/O error"))
+    assert str(bench.path) in str(told.value)
+    assert "\n" not in str(told.value)
+    assert probes(bench) == []
+
+
+def test_a_file_that_was_replaced_is_not_written_to(bench: Bench, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    shutil.copy(bench.path, copy)
+    os.replace(copy, bench.path)  # noqa: PTH105 - the plainest word for it
+    with (
+        pytest.raises(DamagedDatabaseError, match="replaced by another file"),
+        transaction(bench.database),
+    ):
+        bench.database.execute(INSERT)
+    assert not bench.database.in_transaction
+
+
+def test_a_file_that_was_deleted_is_not_written_to(bench: Bench) -> None:
+    bench.path.unlink()
+    with pytest.raises(DamagedDatabaseError, match="deleted"), transaction(bench.database):
+        bench.database.execute(INSERT)
+    assert not bench.path.exists()
+
+
+def test_a_write_is_durable_and_safe_by_the_settings_of_the_connection(bench: Bench) -> None:
+    settings = {
+        name: bench.ask(f"PRAGMA {name}")[0]
+        for name in ("journal_mode", "synchronous", "foreign_keys", "trusted_schema")
+    }
+    assert settings == {
+        "journal_mode": "wal",
+        "synchronous": 2,  # FULL
+        "foreign_keys": 1,
+        "trusted_schema": 0,
+    }
+
+
+def test_a_reader_cannot_write_and_sees_what_is_written(bench: Bench) -> None:
+    reader = open_for_reading(bench.path)
+    try:
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            reader.execute(INSERT)
+        before = data_version(reader)
+        with transaction(bench.database):
+            bench.database.execute(INSERT)
+        assert data_version(reader) != before
+    finally:
+        reader.close()
+
+
+def test_a_reader_is_let_in_while_someone_writes(bench: Bench) -> None:
+    reader = open_for_reading(bench.path)
+    try:
+        with transaction(bench.database):
+            bench.database.execute(INSERT)
+            assert reader.execute("SELECT * FROM meta").fetchall() == []
+    finally:
+        reader.close()
+
+
+def test_opened_twice_at_once_it_is_one_database(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    first, second = open_for_writing(path, create=True), open_for_writing(path, create=True)
+    try:
+        with transaction(first):
+            first.execute(INSERT)
+        with transaction(second):
+            assert second.execute("SELECT value FROM meta").fetchall() == [(1,)]
+    finally:
+        first.close()
+        second.close()
