@@ -124,7 +124,11 @@ class Dispatcher:
                 *(run.run_id, run.schedule_id, run.task_name, format_us(run.scheduled_us)),
                 extra={"run_id": run.run_id, "schedule_id": run.schedule_id},
             )
-            flight = _Flight(run, to_message(run), self._clock.monotonic())
+            try:
+                flight = _Flight(run, to_message(run), self._clock.monotonic())
+            except (TypeError, ValueError) as error:
+                self._refuse_damaged(run, error)
+                continue
             self._flights[run.run_id] = flight
             flight.task = asyncio.create_task(self._fly(flight), name=f"run {run.run_id}")
             if run.timeout_s is not None:
@@ -133,6 +137,14 @@ class Dispatcher:
                 flight.timer = asyncio.create_task(
                     self._expire(flight, run.timeout_s), context=contextvars.Context()
                 )
+
+    def _refuse_damaged(self, run: Started, error: Exception) -> None:
+        """Somebody changed the schedule by other means, and there is no message to make of it."""
+        problem = f"its schedule's row is damaged: {error}"
+        log.error("run %d of %s failed: %s", run.run_id, run.schedule_id, problem)
+        now_us = self._clock.now_us()
+        self._report.finished.append(Finished(run.run_id, "failed", now_us, None, problem))
+        self._on_end()
 
     def stop(self, run_id: int, reason: str) -> None:
         """Stop a run, if it is still going; it ends as cancelled."""

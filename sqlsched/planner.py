@@ -249,7 +249,10 @@ class _Planning:
 
     def _firing(self, scheduled_us: int, missed: bool = False) -> Firing:
         due = self._due_us(scheduled_us)
-        late = missed or due < self._moment.serving_since_us
+        # With `all`, the last of a backlog is one of those that run in a row, even if it is
+        # claimed by itself because the others were claimed before it.
+        behind = self._timing.coalesce == "all" and self._moment.now_us - due >= SECOND_US
+        late = missed or behind or due < self._moment.serving_since_us
         return Firing(scheduled_us, due, "catchup" if late else "schedule")
 
     def _record(self, first: int, last: int, reason: str) -> None:

@@ -3,18 +3,22 @@
 Both are frozen and checked once, at construction; whoever holds one need not check again.
 """
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlsched.durations import duration_seconds
 from sqlsched.exceptions import InvalidScheduleError
-from sqlsched.instants import checked_time
+from sqlsched.instants import checked_time, to_us
 from sqlsched.output import OutputBuffer
 from sqlsched.serialization import checked, shorten
 from sqlsched.timezones import checked_cron_offset, format_cron_offset
+
+if TYPE_CHECKING:
+    from sqlsched.trigger import Trigger
 
 SHELL_TASK = "sqlsched:shell"
 """Runs its one argument with `/bin/sh -c`."""
@@ -28,15 +32,14 @@ CATCHUP_WORDS = ("none", "unlimited")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _PART = r"[^\W\d]\w*"
 _TASK_NAME = re.compile(rf"{_PART}(\.{_PART})*:{_PART}(\.{_PART})*")
+_CRON = re.compile(r"\s*(@[A-Za-z]+|([\w*?,/#-]+[ \t]+){4}[\w*?,/#-]+)\s*", re.ASCII)
 _MAX_TASK_NAME = 255
 _MAX_COUNT = 2**31 - 1
 
 
 def new_schedule_id() -> str:
     """A fresh id: 12 hexadecimal digits, 48 random bits."""
-    from uuid import uuid4  # only a new schedule needs it
-
-    return uuid4().hex[:12]
+    return os.urandom(6).hex()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,17 +75,32 @@ class ScheduledTask:
     note: str | None = None
 
     def __post_init__(self) -> None:
+        self._check(_CHECKS)
+        from sqlsched.trigger import check_bounds
+
+        check_bounds(self.trigger(0))
+
+    @classmethod
+    def from_stored(cls, **values: Any) -> "ScheduledTask":
+        """Make one from every field of one that was checked and stored.
+
+        Its values are checked again, since others can write to the store; that its firings can
+        be computed is not: to list schedules need not cost the import of what expands them.
+        """
+        made = object.__new__(cls)
+        made.__dict__.update(values)
+        made._check(_CHECKS | {"cron": _cron_shape})
+        return made
+
+    def _check(self, checks: "dict[str, Check]") -> None:
         for part in fields(self):
             value = getattr(self, part.name)
             if value is None and part.default_factory is not MISSING:
                 value = part.default_factory()
             if value is not None or part.default is not None:
-                value = _CHECKS[part.name](value, part.name)
+                value = checks[part.name](value, part.name)
             object.__setattr__(self, part.name, value)
         _check_command(self)
-        self._check_trigger()
-
-    def _check_trigger(self) -> None:
         given = [name for name in ("cron", "time", "interval") if getattr(self, name) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none of them"
@@ -90,10 +108,22 @@ class ScheduledTask:
                 f"a schedule has exactly one of cron, time and interval; "
                 f"{self.task_name!r} has {found}"
             )
-        # Imported late: most commands show schedules and never compute a firing.
-        from sqlsched.trigger import check_bounds
 
-        check_bounds(self)
+    def trigger(self, anchor_us: int) -> "Trigger":
+        """Its nominal firings, if it was made, or last changed, at `anchor_us`."""
+        # Imported late: most commands show schedules and never compute a firing.
+        from sqlsched.trigger import Trigger
+
+        assert not isinstance(self.interval, timedelta)  # normalised at construction
+        return Trigger(
+            cron=self.cron,
+            cron_offset=self.cron_offset if self.cron else None,
+            time_us=_us(self.time),
+            interval_s=self.interval,
+            start_us=_us(self.start),
+            end_us=_us(self.end),
+            anchor_us=anchor_us if self.interval and not self.start else 0,
+        )
 
     def content(self) -> dict[str, Any]:
         """Everything that makes this schedule what it is, as plain JSON: all but the id and state.
@@ -147,6 +177,10 @@ def schedule_to_json(schedule: ScheduledTask) -> dict[str, Any]:
     return result
 
 
+def _us(moment: datetime | None) -> int | None:
+    return None if moment is None else to_us(moment)
+
+
 def check_schedule_id(value: object, what: str = "schedule_id") -> str:
     """Letters, digits, `.`, `_` and `-`, up to 64 of them."""
     if isinstance(value, str) and _ID.fullmatch(value):
@@ -185,6 +219,12 @@ def _cron(value: object, what: str) -> str:
         raise InvalidScheduleError(f"{what} {shorten(value)}: give a cron expression as text")
     parse_cron(value)
     return value
+
+
+def _cron_shape(value: object, what: str) -> str:
+    if isinstance(value, str) and _CRON.fullmatch(value):
+        return value
+    raise InvalidScheduleError(f"{what} {shorten(value)}: a cron expression has five fields")
 
 
 def _array(value: object, what: str) -> list[Any]:
@@ -244,7 +284,10 @@ def _catchup_window(value: object, what: str) -> int | str:
     return duration_seconds(value, what)
 
 
-_CHECKS: dict[str, Callable[[Any, str], Any]] = {
+Check = Callable[[Any, str], Any]
+"""Returns the value in its one form, or raises InvalidScheduleError that names the field."""
+
+_CHECKS: dict[str, Check] = {
     "task_name": _task_name,
     "args": _array,
     "kwargs": _object,

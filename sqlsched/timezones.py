@@ -65,6 +65,12 @@ def format_cron_offset(value: str | timedelta) -> str:
     return f"{sign}{minutes // 60:02}:{minutes % 60:02}" + (f":{seconds:02}" if seconds else "")
 
 
+def read_cron_offset(text: str) -> str | timedelta:
+    """Read what `format_cron_offset` wrote of a checked zone, without opening tzdata again."""
+    seconds = _fixed_seconds(text)
+    return text if seconds is None else timedelta(seconds=seconds)
+
+
 @lru_cache(maxsize=1024)
 def zone_info(cron_offset: str | timedelta | None) -> tzinfo:
     """The clock a schedule is read on; None is UTC. The same object for the same argument."""

@@ -1,13 +1,12 @@
 """When a schedule fires, nominally: pure arithmetic over instants, without policies or a clock."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import lru_cache
 
 from sqlsched.cron import parse_cron
 from sqlsched.exceptions import InvalidScheduleError
-from sqlsched.instants import SECOND_US, from_us, to_us
-from sqlsched.scheduled_task import ScheduledTask
+from sqlsched.instants import SECOND_US, format_us, from_us, to_us
 from sqlsched.timezones import zone_info
 
 _TICK = timedelta(microseconds=1)
@@ -28,20 +27,6 @@ class Trigger:
     start_us: int | None
     end_us: int | None
     anchor_us: int
-
-    @classmethod
-    def of(cls, schedule: ScheduledTask, anchor_us: int) -> "Trigger":
-        """The trigger of a schedule that was made, or changed, at `anchor_us`."""
-        assert not isinstance(schedule.interval, timedelta)
-        return cls(
-            cron=schedule.cron,
-            cron_offset=schedule.cron_offset if schedule.cron else None,
-            time_us=_us(schedule.time),
-            interval_s=schedule.interval,
-            start_us=_us(schedule.start),
-            end_us=_us(schedule.end),
-            anchor_us=anchor_us if schedule.interval and not schedule.start else 0,
-        )
 
     @property
     def recurring(self) -> bool:
@@ -111,27 +96,22 @@ def _next(trigger: Trigger, after_us: int) -> int | None:
     return first if after_us < first else first + ((after_us - first) // step + 1) * step
 
 
-def _us(moment: datetime | None) -> int | None:
-    return None if moment is None else to_us(moment)
-
-
-def check_bounds(schedule: ScheduledTask) -> None:
+def check_bounds(trigger: Trigger) -> None:
     """Refuse bounds that exclude every firing; raises InvalidScheduleError."""
-    start, end = schedule.start, schedule.end
-    if start is None and end is None:
+    start_us, end_us = trigger.start_us, trigger.end_us
+    if start_us is None and end_us is None:
         return
-    if start is not None and end is not None and end < start:
+    if start_us is not None and end_us is not None and end_us < start_us:
         raise InvalidScheduleError(
-            f"end {end.isoformat()} lies before start {start.isoformat()}; give a later end"
+            f"end {format_us(end_us)} lies before start {format_us(start_us)}; give a later end"
         )
-    trigger = Trigger.of(schedule, 0)
     # Without a start, an interval counts from its creation, which only the store knows.
     found = trigger.next_us(-1) if trigger.recurring else trigger.previous_us(2**62)
-    if found is not None:
+    if found is not None:  # 1970 itself is the instant 0
         return
     between = " and ".join(
-        f"{name} {value.isoformat()}"
-        for name, value in (("start", start), ("end", end))
-        if value is not None
+        f"{name} {format_us(us)}"
+        for name, us in (("start", start_us), ("end", end_us))
+        if us is not None
     )
     raise InvalidScheduleError(f"the bounds {between} exclude every firing; widen them")

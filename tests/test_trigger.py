@@ -27,7 +27,7 @@ def at(seconds: float) -> datetime:
 
 
 def trigger(*, anchor_us: int = NOON, **fields: Any) -> Trigger:
-    return Trigger.of(ScheduledTask(task_name="m:f", **fields), anchor_us)
+    return ScheduledTask(task_name="m:f", **fields).trigger(anchor_us)
 
 
 def first(found: Trigger, count: int, after_us: int = NOON) -> list[float | None]:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import click
 
-from sqlsched.cli import look, manage, past, run
+from sqlsched.cli.commands import Commands
 from sqlsched.cli.invocation import Invocation, say
 from sqlsched.exceptions import InvalidScheduleError, SqlschedError
-from sqlsched.serialization import shorten
 
 _EPILOG = """\b
 Examples:
@@ -21,7 +20,7 @@ Examples:
   sqlsched history"""
 
 
-@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--db",
     metavar="PATH",
@@ -32,14 +31,7 @@ Examples:
 @click.pass_obj
 def cli(invocation: Invocation, db: Path | None) -> None:
     """Run jobs when they should: one SQLite file, no server, no run lost or doubled."""
-    if db is not None:
-        invocation.path = db
-
-
-for module in (manage, look, run, past):
-    for command in module.COMMANDS:
-        cli.add_command(command)
-cli.add_command(manage.rm, "remove")
+    invocation.db = db
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -87,4 +79,4 @@ def _check_encoding(argv: list[str]) -> None:
         try:
             argument.encode()
         except UnicodeEncodeError:
-            raise InvalidScheduleError(f"{shorten(argument)}: arguments are in UTF-8") from None
+            raise InvalidScheduleError(f"{argument!a}: arguments are in UTF-8") from None

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from sqlsched.cli.invocation import clipped
 from sqlsched.clock import now_us
 from sqlsched.durations import format_duration
 from sqlsched.instants import SECOND_US, format_us, from_us, to_us
@@ -103,14 +104,6 @@ def what(schedule: ScheduledTask) -> str:
     if schedule.task_name.startswith("sqlsched:"):
         return clipped(" ".join(map(str, schedule.args)))
     return schedule.task_name
-
-
-def clipped(text: str, width: int = 40) -> str:
-    """One line of bounded length, without what would steer a terminal."""
-    line = " ".join(text.split())
-    if not line.isprintable():
-        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-    return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
 def took(run: RunRow) -> str:

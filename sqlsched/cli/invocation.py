@@ -1,25 +1,16 @@
 """What the commands share: which database, opened how, and how results are printed."""
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sqlsched.cli.formats import clipped
-from sqlsched.storage import files
-from sqlsched.storage.connection import (
-    Database,
-    default_path,
-    open_for_reading,
-    open_for_writing,
-    storage_errors,
-)
+if TYPE_CHECKING:
+    from sqlsched.storage.connection import Database  # imported by the commands that need it
 
 F = TypeVar("F", bound=Callable[..., Any])
 _CHUNK_ROWS = 500
@@ -27,23 +18,33 @@ _LONGEST_LINE = 1000
 """Characters; whoever mistook a file for an option would not see the error otherwise."""
 
 
-@dataclass
 class Invocation:
-    """One call of the program."""
+    """One call of the program: `db` is `--db`, `command` what stood behind `--` of add or edit."""
 
-    path: Path = field(default_factory=default_path)
-    command: list[str] | None = None
-    """What stood behind `--` of `add` or `edit`."""
+    def __init__(self) -> None:
+        self.db: Path | None = None
+        self.command: list[str] | None = None
+
+    @property
+    def path(self) -> Path:
+        """The database: `--db`, else `$SQLSCHED_DB`, else `./sqlsched.db`."""
+        from sqlsched.storage.connection import default_path
+
+        return self.db or default_path()
 
     @contextmanager
-    def reading(self) -> Iterator[Database]:
+    def reading(self) -> Iterator["Database"]:
         """The database, to look at."""
+        from sqlsched.storage.connection import open_for_reading, storage_errors
+
         with closing(open_for_reading(self.path)) as database, storage_errors(self.path):
             yield database
 
     @contextmanager
-    def writing(self, *, create: bool = False) -> Iterator[Database]:
+    def writing(self, *, create: bool = False) -> Iterator["Database"]:
         """The database, to change."""
+        from sqlsched.storage.connection import open_for_writing, storage_errors
+
         with closing(open_for_writing(self.path, create=create)) as database:
             _warn_if_shared(self.path)
             with storage_errors(self.path):
@@ -52,6 +53,8 @@ class Invocation:
 
 def _warn_if_shared(path: Path) -> None:
     """Warn of a database that others than its owner may write to."""
+    from sqlsched.storage import files
+
     if files.group_writable(path):
         say(f"Warning: {path} is writable by its group, which can run commands as you")
 
@@ -61,6 +64,14 @@ def say(text: str) -> None:
     click.echo(clipped(text, _LONGEST_LINE), err=True)
 
 
+def clipped(text: str, width: int = 40) -> str:
+    """One line of bounded length, without what would steer a terminal."""
+    line = " ".join(text.split())
+    if not line.isprintable():
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
 def json_option(command: F) -> F:
     """The option `--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
@@ -68,11 +79,15 @@ def json_option(command: F) -> F:
 
 def print_json(value: Any) -> None:
     """Print one JSON document."""
+    import json
+
     click.echo(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def print_json_array(items: Iterable[Any]) -> None:
     """Print an array item by item, however many there are."""
+    import json
+
     opening = "["
     for item in items:
         sys.stdout.write(f"{opening}\n  {json.dumps(item, ensure_ascii=False)}")

@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from sqlsched.cli.formats import (
-    clipped,
     in_words,
     iso,
     schedule_details_json,
@@ -19,6 +18,7 @@ from sqlsched.cli.formats import (
 )
 from sqlsched.cli.invocation import (
     Invocation,
+    clipped,
     json_option,
     print_json,
     print_json_array,
@@ -122,7 +122,7 @@ def _details(details: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name.replace("_", " "), clipped(plain, _LONGEST_VALUE)
 
 
-@click.command()
+@click.command(name="next")
 @click.argument("schedule_id", metavar="[ID]", required=False)
 @click.option("--cron", metavar="EXPR", help="Of an expression, instead of a schedule.")
 @click.option(
@@ -161,10 +161,9 @@ def next_(
     after_us = now_us() if after is None else to_us(parse_time(after, zone_info(offset), "--after"))
     if cron is not None:
         from sqlsched.scheduled_task import ScheduledTask
-        from sqlsched.trigger import Trigger
 
         schedule = ScheduledTask(task_name="next:next", cron=cron, cron_offset=offset)
-        firings = _following(Trigger.of(schedule, 0), after_us)
+        firings = _following(schedule.trigger(0), after_us)
     else:
         with invocation.reading() as database:
             stored = schedules.get(database, schedules.find(database, schedule_id or ""))
@@ -195,7 +194,3 @@ def _following(trigger: Any, after_us: int) -> Iterator[int]:
     while cursor is not None:
         yield cursor
         cursor = trigger.next_us(cursor)
-
-
-COMMANDS = (list_, show, next_)
-next_.name = "next"

@@ -198,6 +198,3 @@ def _confirm(done: str, ids: list[str]) -> None:
         say(f"{done} {ids[0]}")
     else:
         say(f"{done} {len(ids)} schedules")
-
-
-COMMANDS = (add, edit, rm, pause, resume)

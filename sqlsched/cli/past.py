@@ -5,8 +5,15 @@ from typing import Any
 
 import click
 
-from sqlsched.cli.formats import clipped, run_json, short, took
-from sqlsched.cli.invocation import Invocation, json_option, print_json_array, print_table, say
+from sqlsched.cli.formats import run_json, short, took
+from sqlsched.cli.invocation import (
+    Invocation,
+    clipped,
+    json_option,
+    print_json_array,
+    print_table,
+    say,
+)
 from sqlsched.clock import now_us, pause
 from sqlsched.exceptions import InvalidScheduleError, ScheduleNotFoundError
 from sqlsched.instants import parse_time, to_us
@@ -194,6 +201,3 @@ def cancel(invocation: Invocation, run_id: str) -> None:
             pause(_POLL_S)
             status = runs.get_run(database, found).status
     say(f"run {found} {status}")
-
-
-COMMANDS = (history, logs, trigger, cancel)

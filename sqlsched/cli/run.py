@@ -142,6 +142,3 @@ def _broker(name: str, app_dir: Path, concurrency: int | None) -> "Broker":
     if not isinstance(found, Broker):
         raise BrokerError(f"--broker {name} is a {type(found).__name__}; give a sqlsched Broker")
     return found
-
-
-COMMANDS = (run,)

@@ -90,7 +90,9 @@ def resume_all(database: Database, ids: Sequence[str], now_us: int) -> None:
                 _resume(database, there, there.paused_us, now_us)
 
 
-def record(database: Database, schedule_id: str, task_name: str, stretch: Stretch) -> None:
+def record(
+    database: Database, schedule_id: str, task_name: str, stretch: Stretch, now_us: int
+) -> None:
     """Write one row for firings that never ran.
 
     Its attempt is 0, so that it takes no firing's identity: should the clock be put back, those
@@ -98,13 +100,13 @@ def record(database: Database, schedule_id: str, task_name: str, stretch: Stretc
     """
     database.execute(
         """INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, trigger, status,
-               reason, due_us, last_us, count)
-           VALUES (?1, ?2, ?3, 0, 'schedule', ?4, ?5, ?3, ?6, ?7)
+               reason, due_us, last_us, count, finished_us)
+           VALUES (?1, ?2, ?3, 0, 'schedule', ?4, ?5, ?3, ?6, ?7, ?8)
            ON CONFLICT DO UPDATE SET status = excluded.status, reason = excluded.reason,
                last_us = max(last_us, excluded.last_us), count = max(count, excluded.count)""",
         (
             *(schedule_id, task_name, stretch.first_us, stretch.status, stretch.reason),
-            *(stretch.last_us, stretch.count),
+            *(stretch.last_us, stretch.count, now_us),
         ),
     )
 
@@ -121,7 +123,7 @@ def next_columns(
 
 def first_us(schedule: ScheduledTask, now_us: int) -> int:
     """The first firing of a schedule made now; InvalidScheduleError if it has none."""
-    found = Trigger.of(schedule, now_us).first_us(now_us)
+    found = schedule.trigger(now_us).first_us(now_us)
     if found is None:
         raise _never(schedule)
     return found
@@ -143,7 +145,7 @@ def _change(database: Database, schedule: ScheduledTask, now_us: int) -> Added:
     there = get(database, schedule.schedule_id)
     same_trigger = _without_end(schedule) == _without_end(there.schedule)
     anchor = there.anchor_us if same_trigger else now_us
-    trigger = Trigger.of(schedule, anchor)
+    trigger = schedule.trigger(anchor)
     dispatched = _dispatched(database, there, schedule)
     next_us = _next_after_change(there, trigger, now_us, same_trigger)
     if schedule.max_runs is not None and dispatched >= schedule.max_runs:
@@ -164,7 +166,7 @@ def _change(database: Database, schedule: ScheduledTask, now_us: int) -> Added:
 
 
 def _without_end(schedule: ScheduledTask) -> Trigger:
-    return replace(Trigger.of(schedule, 0), end_us=None)
+    return replace(schedule.trigger(0), end_us=None)
 
 
 def _dispatched(database: Database, there: StoredSchedule, schedule: ScheduledTask) -> int:
@@ -219,7 +221,7 @@ def _account(
     if there.paused_us is not None and there.trigger.recurring:
         stretches, _ = resume(there.trigger, there.next_us, there.paused_us, now_us)
     for stretch in stretches:
-        record(database, there.schedule.schedule_id, there.schedule.task_name, stretch)
+        record(database, there.schedule.schedule_id, there.schedule.task_name, stretch, now_us)
 
 
 def _pause(database: Database, ids: Sequence[str], now_us: int) -> None:
@@ -236,7 +238,7 @@ def _resume(database: Database, there: StoredSchedule, paused_us: int, now_us: i
     schedule_id = there.schedule.schedule_id
     stretches, next_us = resume(there.trigger, there.next_us, paused_us, now_us)
     for stretch in stretches:
-        record(database, schedule_id, there.schedule.task_name, stretch)
+        record(database, schedule_id, there.schedule.task_name, stretch, now_us)
     values: dict[str, Any] = next_columns(schedule_id, there.schedule, there.anchor_us, next_us)
     database.execute(
         """UPDATE schedules SET paused_us = NULL, next_us = :next_us, wake_us = :wake_us

@@ -171,7 +171,9 @@ def _claim_firings(
             moves.append((next_us, None, schedule_id))
             continue
         runs += [_run(schedule_id, task_name, firing, request.owner) for firing in found.firings]
-        _record(database, schedule_id, task_name, found.stretches, result)
+        for stretch in found.stretches:
+            record(database, schedule_id, task_name, stretch, request.moment.now_us)
+            result.unrun.append(_unrun(schedule_id, stretch))
         wake = found.next_us
         if wake is not None and timing.jitter_s is not None:
             wake = jittered_us(schedule_id, timing, wake)
@@ -205,6 +207,8 @@ def timing_of_row(
     anchor_us: int,
     *policies: Any,
 ) -> Timing:
+    if interval_s is not None and interval_s < 1:
+        raise InvalidScheduleError(f"interval {interval_s}: at least a second")
     offset = None
     if cron is not None and cron_offset is not None:
         offset = checked_cron_offset(cron_offset, "cron_offset")
@@ -227,18 +231,8 @@ def _insert(database: Database, runs: Iterable[tuple[Any, ...]]) -> None:
     )
 
 
-def _record(
-    database: Database,
-    schedule_id: str,
-    task_name: str,
-    stretches: Sequence[Stretch],
-    result: Turn,
-) -> None:
-    for stretch in stretches:
-        record(database, schedule_id, task_name, stretch)
-        result.unrun.append(
-            Unrun(schedule_id, stretch.first_us, stretch.count, stretch.status, stretch.reason)
-        )
+def _unrun(schedule_id: str, stretch: Stretch) -> Unrun:
+    return Unrun(schedule_id, stretch.first_us, stretch.count, stretch.status, stretch.reason)
 
 
 def _cancels(database: Database, owner: int) -> list[int]:

@@ -126,13 +126,15 @@ class Gate:
         except BlockingIOError:
             # flock has no timeout and polling would lose every race against those who queue:
             # a thread queues for us, on this open file, whose lock is then ours.
-            self.refused = not _flock_within(self._fd, timeout_s)
+            fd, self._fd = self._fd, -1
+            self.refused = not _flock_within(fd, timeout_s)
             if self.refused:
-                holder, self._fd = self.holder(), -1  # the thread keeps, then closes, the file
+                holder = self.holder()
                 raise StorageError(
                     f"{self.path.name.removesuffix('-gate')} has been busy for {timeout_s:.0f} s: "
                     f"process {holder} is writing to it; try again"
                 ) from None
+            self._fd = fd
 
     def holder(self) -> int | None:
         """The pid of who holds the gate, or held it last."""
@@ -142,6 +144,7 @@ class Gate:
 
 
 def _flock_within(fd: int, timeout_s: float) -> bool:
+    """Lock an open file; False if that took too long, and then the file is not ours any more."""
     acquired, lock, given_up = threading.Event(), threading.Lock(), False
 
     def queue() -> None:
@@ -152,13 +155,15 @@ def _flock_within(fd: int, timeout_s: float) -> bool:
                 os.close(fd)
 
     threading.Thread(target=queue, daemon=True).start()
-    if acquired.wait(timeout_s):
-        return True
-    with lock:
-        if acquired.is_set():
-            return True
-        given_up = True
-    return False
+    in_time = False
+    try:
+        in_time = acquired.wait(timeout_s)
+    finally:  # also when interrupted: the thread must not keep the gate for nobody
+        with lock:
+            given_up = not in_time
+            if given_up and acquired.is_set():
+                os.close(fd)
+    return in_time
 
 
 class OwnerLock:

@@ -36,7 +36,9 @@ class Ledger:
         try:
             await self._connection
         except BaseException:
-            await self.__aexit__()
+            # Its thread says goodbye to the event loop, which must not be closed by then.
+            self._connection._thread.join(5)
+            self._connection = self._database = None
             raise
         return self
 

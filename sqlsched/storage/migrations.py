@@ -39,7 +39,8 @@ CREATE TABLE schedules (
     dispatched INTEGER NOT NULL DEFAULT 0,  -- scheduled firings started, counted for max_runs
     next_us INTEGER,                -- next nominal firing; NULL: there is none
     wake_us INTEGER,                -- when to look: next_us and its jitter; NULL: never
-    CHECK ((cron IS NOT NULL) + (time_us IS NOT NULL) + (interval_s IS NOT NULL) = 1)
+    CHECK ((cron IS NOT NULL) + (time_us IS NOT NULL) + (interval_s IS NOT NULL) = 1),
+    CHECK (interval_s >= 1)
 ) STRICT;
 CREATE INDEX schedules_due ON schedules (wake_us) WHERE wake_us IS NOT NULL;
 CREATE INDEX schedules_over ON schedules (created_us) WHERE next_us IS NULL;

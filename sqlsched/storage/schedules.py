@@ -12,7 +12,7 @@ from sqlsched.planner import Timing
 from sqlsched.scheduled_task import ScheduledTask
 from sqlsched.serialization import dumps, shorten
 from sqlsched.storage.connection import Database
-from sqlsched.timezones import checked_cron_offset, format_cron_offset
+from sqlsched.timezones import format_cron_offset, read_cron_offset
 from sqlsched.trigger import Trigger
 
 _JSON = ("args", "kwargs", "labels")
@@ -60,7 +60,7 @@ class StoredSchedule:
     @property
     def trigger(self) -> Trigger:
         """Its nominal firings."""
-        return Trigger.of(self.schedule, self.anchor_us)
+        return self.schedule.trigger(self.anchor_us)
 
     @property
     def timing(self) -> Timing:
@@ -84,7 +84,7 @@ def timing_of(schedule: ScheduledTask, anchor_us: int) -> Timing:
     jitter, window = schedule.jitter, schedule.catchup_window
     assert jitter is None or isinstance(jitter, int)
     assert window is None or isinstance(window, int | str)
-    trigger = Trigger.of(schedule, anchor_us)
+    trigger = schedule.trigger(anchor_us)
     return Timing(trigger, jitter, window, schedule.coalesce, schedule.max_runs)
 
 
@@ -174,8 +174,8 @@ def to_schedule(content: dict[str, Any], *, paused: bool) -> ScheduledTask:
     for name, column in _TIMES.items():
         fields[name] = None if content[column] is None else from_us(content[column])
     if offset is not None:
-        fields["cron_offset"] = checked_cron_offset(offset, "cron_offset")
-    return ScheduledTask(**fields, paused=paused)
+        fields["cron_offset"] = read_cron_offset(offset)
+    return ScheduledTask.from_stored(**fields, paused=paused)
 
 
 def get(database: Database, schedule_id: str) -> StoredSchedule:

@@ -46,8 +46,10 @@ def lateness(broker: str, directory: Path) -> list[float]:
     database.close()
     (directory / "late.txt").unlink(missing_ok=True)
     subprocess.run(
-        [sys.executable, "-m", "sqlsched", "--db", f"{broker}.db", "run", "--until-idle"]
-        + ["--broker", broker, "--log-level", "warning"],
+        [
+            *(sys.executable, "-m", "sqlsched", "--db", f"{broker}.db", "run"),
+            *("--until-idle", "--broker", broker, "--log-level", "warning"),
+        ],
         cwd=directory,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
         check=True,

@@ -10,13 +10,13 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from sqlsched.cli import cli
+from sqlsched.cli.commands import TABLE
 
 Sqlsched = Callable[..., CompletedProcess[str]]
 
 ADD = ("add", "--id", "nightly", "--cron", "0 3 * * *", "shop.jobs:clean")
 PROGRAM = [sys.executable, "-m", "sqlsched"]
-COMMANDS = sorted(cli.commands)
+COMMANDS = sorted(TABLE)
 
 
 def environment(**changes: str) -> dict[str, str]:

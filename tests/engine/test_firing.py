@@ -267,3 +267,38 @@ async def test_old_runs_are_pruned(world: World) -> None:
     oldest = world.history()[0]
     age = world.clock.now() - from_us(oldest.scheduled_us)
     assert timedelta(hours=23) <= age <= timedelta(hours=26)
+
+
+async def test_a_row_with_nonsense_for_arguments_fails_its_run_and_stops_nothing_else(
+    world: World,
+) -> None:
+    await world.add(cron="* * * * *", schedule_id="no-array")
+    await world.add(cron="* * * * *", schedule_id="no-object")
+    await world.add(cron="* * * * *", schedule_id="good")
+    database = world.writing()
+    database.execute("UPDATE schedules SET args = '[' WHERE schedule_id = 'no-array'")
+    database.execute("UPDATE schedules SET labels = '7' WHERE schedule_id = 'no-object'")
+    database.close()
+    await world.run(2 * MINUTE)
+    assert len(world.calls) == 2
+    failed = [row for row in world.history() if row.status == "failed"]
+    assert {row.schedule_id for row in failed} == {"no-array", "no-object"}
+    assert all("damaged" in (row.error or "") for row in failed)
+
+
+async def test_an_interval_of_no_length_is_put_aside(world: World) -> None:
+    await world.add(interval=60, schedule_id="bad")
+    database = world.writing()
+    database.execute("PRAGMA ignore_check_constraints = ON")
+    database.execute("UPDATE schedules SET interval_s = -5, next_us = 1, wake_us = 1")
+    database.close()
+    await world.run(MINUTE)
+    assert world.history() == []
+
+
+async def test_a_firing_missed_long_ago_stays_in_the_ledger(world: World) -> None:
+    await world.add(time=START - timedelta(days=2000), catchup_window=3600)
+    await world.run(2 * MINUTE)
+    assert [(row.status, row.reason) for row in world.history()] == [
+        ("missed", "outside-catchup-window")
+    ]

@@ -12,12 +12,12 @@ from tests.faults.harness import Account, Fleet, now, wait_until
 def share(directory: Path, schedules: int, seconds: int, broker: str) -> str:
     """Three processes share schedules that fire every second."""
     fleet = Fleet(directory, broker)
-    first = now() + 3
+    first = now() + 2
     for number in range(schedules):
         fleet.add(f"s{number}", first, first + seconds - 1)
     for _ in range(3):
         fleet.start()
-    wait_until(first + seconds + 2)
+    wait_until(first + seconds + 1)
     fleet.stop()
     account = hold_to_account(fleet)
     assert set(account.statuses) <= {"succeeded", "skipped", "missed"}, str(account)

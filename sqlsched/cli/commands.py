@@ -1,0 +1,53 @@
+"""Which commands there are. A command's module is imported when it is called, and not before:
+`sqlsched --help` shows this table and imports nothing else."""
+
+from importlib import import_module
+from typing import NamedTuple
+
+import click
+
+
+class Entry(NamedTuple):
+    """Where a command is, and the line that `sqlsched --help` shows for it."""
+
+    module: str
+    function: str
+    summary: str
+
+
+TABLE = {
+    "add": Entry("manage", "add", "Add a schedule: a TASK, --shell LINE, or -- COMMAND ARG…."),
+    "list": Entry("look", "list_", "List the schedules."),
+    "show": Entry("look", "show", "Show everything about a schedule."),
+    "edit": Entry("manage", "edit", "Change a schedule."),
+    "pause": Entry("manage", "pause", "Stop schedules from firing until `resume`."),
+    "resume": Entry("manage", "resume", "Let paused schedules go on, from now."),
+    "rm": Entry("manage", "rm", "Remove schedules."),
+    "remove": Entry("manage", "rm", "The same as rm."),
+    "next": Entry("look", "next_", "Print the next fire times of a schedule, or of a cron expression."),
+    "run": Entry("run", "run", "Run the schedules, until SIGTERM or Ctrl-C."),
+    "trigger": Entry("past", "trigger", "Run a schedule's task once, now."),
+    "cancel": Entry("past", "cancel", "Stop a run that is claimed, waiting or running."),
+    "history": Entry("past", "history", "Show what ran, and what did not and why."),
+    "logs": Entry("past", "logs", "Print what a run printed."),
+}
+
+
+class Commands(click.Group):
+    """The program's commands, imported one at a time."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(TABLE)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        entry = TABLE.get(cmd_name)
+        if entry is None:
+            return None
+        command: click.Command = getattr(
+            import_module(f"sqlsched.cli.{entry.module}"), entry.function
+        )
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in TABLE.items()])
