@@ -24,7 +24,7 @@ TABLE = {
     "resume": Entry("manage", "resume", "Let paused schedules go on, from now."),
     "rm": Entry("manage", "rm", "Remove schedules."),
     "remove": Entry("manage", "rm", "The same as rm."),
-    "next": Entry("look", "next_", "Print the next fire times of a schedule, or of a cron expression."),
+    "next": Entry("look", "next_", "Print the next fire times of a schedule, or of a cron."),
     "run": Entry("run", "run", "Run the schedules, until SIGTERM or Ctrl-C."),
     "trigger": Entry("past", "trigger", "Run a schedule's task once, now."),
     "cancel": Entry("past", "cancel", "Stop a run that is claimed, waiting or running."),

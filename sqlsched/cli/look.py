@@ -148,7 +148,7 @@ def next_(
     after: str | None,
     as_json: bool,
 ) -> None:
-    """Print the next fire times of a schedule, or of a cron expression.
+    """Print the next fire times of a schedule, or of a cron.
 
     \b
     Example: sqlsched next --cron "30 2 * * *" --tz Europe/Berlin -n 3
