@@ -8,6 +8,7 @@ import asyncio
 import heapq
 import logging
 from dataclasses import dataclass, replace
+from math import inf
 
 from sqlsched.clock import Clock
 from sqlsched.dispatcher import Dispatcher, Report
@@ -30,7 +31,7 @@ PRUNE_ROWS = 500
 """How many old runs one transaction forgets; it shares the gate with everyone's claims."""
 BELIEVED_AFTER_US = 3600 * SECOND_US
 """A clock that was put forward may be wrong: history is not judged by it at once."""
-GIVE_UP_US = 10 * SECOND_US
+GIVE_UP_SECONDS = 10.0
 STEP_US = SECOND_US // 2
 """A clock that gains or loses more than this against the monotonic one was set."""
 
@@ -74,6 +75,7 @@ class Loop:
         self._settings = settings
         self._wakeup = wakeup
         self._stopping = False
+        self._hurried = False
         self._armed: list[tuple[int, int]] = []
         """Heap of (due_us, run_id): claimed by us, not yet started."""
         self._next_us = FOREVER_US
@@ -88,8 +90,8 @@ class Loop:
         self._prune_from_us = 0
 
     def stop(self) -> None:
-        """Claim and start nothing more; `serve` returns."""
-        self._stopping = True
+        """Claim and start nothing more; `serve` returns, and `drain` hurries."""
+        self._stopping = self._hurried = True
         self._wakeup.set()
 
     async def serve(self) -> None:
@@ -104,26 +106,32 @@ class Loop:
                 return
             await self._clock.wait(self._wake_us(now_us), self._wakeup, self._poll)
 
-    async def drain(self, until_us: int) -> None:
-        """Start nothing more; wait for what runs, then stop it, and record how it ended.
+    async def drain(self, seconds: float) -> None:
+        """Start nothing more; wait for what runs, and record how it ended.
 
-        What cannot be recorded within ten seconds of that is left to recovery.
+        Who was told to stop waits for so many seconds, then stops what still runs. What cannot be
+        recorded within ten seconds of that is left to recovery.
         """
         self._stopping = True
-        give_up_us = FOREVER_US
+        # On the monotonic clock: setting the other one neither cuts a drain short nor extends it.
+        stop_at = give_up_at = inf
         while self._dispatcher.going or self._dispatcher.ended:
             self._wakeup.clear()
-            now_us = self._clock.now_us()
-            if now_us >= until_us:
+            await self._mend_clock(self._clock.now_us())
+            elapsed, now_us = self._clock.monotonic(), self._clock.now_us()
+            if self._hurried:
+                stop_at, self._hurried = elapsed + seconds, False
+            if elapsed >= stop_at:
                 self._dispatcher.stop_all("shutdown")
-                until_us, give_up_us = FOREVER_US, now_us + GIVE_UP_US
-            if now_us >= give_up_us and not self._dispatcher.going:
+                stop_at, give_up_at = inf, elapsed + GIVE_UP_SECONDS
+            if elapsed >= give_up_at and not self._dispatcher.going:
                 return
             if self._is_time(now_us):
                 await self._take_turn(now_us)
                 continue
-            wake_us = min(until_us, give_up_us, self._retry_us if self._failures else FOREVER_US)
-            await self._clock.wait(wake_us, self._wakeup, self._poll)
+            left_us = round(min(stop_at - elapsed, give_up_at - elapsed, 1e9) * SECOND_US)
+            retry_us = self._retry_us if self._failures else FOREVER_US
+            await self._clock.wait(min(now_us + left_us, retry_us), self._wakeup, self._poll)
 
     # -- one turn -------------------------------------------------------------------------------
 

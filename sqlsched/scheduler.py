@@ -15,7 +15,6 @@ from sqlsched.dispatcher import Dispatcher
 from sqlsched.instants import SECOND_US, format_us, next_minute_us, to_us
 from sqlsched.loop import Loop, Settings
 from sqlsched.storage import owners, recovery
-from sqlsched.storage.claims import FOREVER_US
 from sqlsched.storage.connection import default_path
 from sqlsched.storage.ledger import Ledger
 from sqlsched.takeover import Peers
@@ -163,7 +162,7 @@ class Scheduler:
             if not self._stop_requested:
                 await peers.take_over(self.clock.now_us())
                 await loop.serve()
-            await loop.drain(self._drain_until_us(options))
+            await loop.drain(options.drain_seconds)
         except BaseException:
             self.stop(at_once=True)
             await dispatcher.join()
@@ -171,12 +170,6 @@ class Scheduler:
         finally:
             self._loop = self._dispatcher = None
         log.info("stopped serving %s", self.database)
-
-    def _drain_until_us(self, options: Options) -> int:
-        """Who is told to stop hurries; who is done waits for what runs."""
-        if self._stop_requested:
-            return self.clock.now_us() + options.drain_seconds * SECOND_US
-        return FOREVER_US
 
     async def _skip_first_run(self, settings: Settings) -> Settings:
         minute_us = next_minute_us(self.clock.now_us())

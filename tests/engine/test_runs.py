@@ -238,3 +238,34 @@ async def test_the_same_content_again_keeps_the_next_time(world: World) -> None:
     await world.source.add_schedule(ScheduledTask(**vars(schedule)))
     await world.run(timedelta(seconds=301))
     assert len(world.calls) == 1
+
+
+async def test_setting_the_clock_neither_shortens_nor_extends_a_drain(world: World) -> None:
+    scheduler = world.scheduler()
+
+    def stop() -> None:
+        scheduler.stop()
+        world.clock.set_back(timedelta(hours=5))
+
+    world.task("stop", stop)
+    await world.add("t:nap", args=[3600], time=START + MINUTE)
+    await world.add("t:stop", time=START + MINUTE)
+    before = world.clock.monotonic()
+    await scheduler.run(options=Options(drain_seconds=60))
+    assert world.clock.monotonic() - before < 130
+    assert {row.status for row in world.history()} == {"succeeded", "cancelled"}
+
+
+async def test_a_stop_that_comes_while_it_waits_for_the_last_runs_is_heeded(world: World) -> None:
+    scheduler = world.scheduler()
+
+    async def stop() -> None:
+        await world.clock.sleep(120)
+        scheduler.stop()
+
+    world.task("stop", stop)
+    await world.add("t:nap", args=[3600], time=START + timedelta(seconds=1))
+    await world.add("t:stop", time=START + timedelta(seconds=1))
+    await scheduler.run(until=START + MINUTE, options=Options(drain_seconds=60))
+    assert world.clock.now() - START < timedelta(seconds=200)
+    assert {row.reason for row in world.history()} == {None, "shutdown"}
