@@ -12,6 +12,7 @@ from pathlib import Path
 from sqlsched.abc import Broker, ScheduleSource
 from sqlsched.clock import Clock, SystemClock
 from sqlsched.dispatcher import Dispatcher
+from sqlsched.exceptions import StorageError
 from sqlsched.instants import SECOND_US, format_us, next_minute_us, to_us
 from sqlsched.loop import Loop, Settings
 from sqlsched.storage import owners, recovery
@@ -38,9 +39,10 @@ class Options:
 
 
 class Scheduler:
-    """Runs the schedules of its sources through its broker.
+    """Runs the schedules of its ledger through its broker.
 
-    `database`, the ledger, is by default that of the first SqliteScheduleSource, else what
+    `sources` are SqliteScheduleSources of that ledger: they are started with it, and take its
+    clock. `database`, the ledger, is by default that of the first SqliteScheduleSource, else what
     `$SQLSCHED_DB` names, else `./sqlsched.db`.
     """
 
@@ -56,6 +58,7 @@ class Scheduler:
         self.sources = list(sources)
         self.clock = clock or SystemClock()
         self.database = Path(database) if database is not None else self._default_database()
+        self._check_sources()
         self._started = False
         self._wakeup = asyncio.Event()
         self._stop_requested = False
@@ -65,6 +68,15 @@ class Scheduler:
     def _default_database(self) -> Path:
         own = [source.database for source in self.sources if source.database is not None]
         return own[0] if own else default_path()
+
+    def _check_sources(self) -> None:
+        """Each source keeps its schedules in the ledger, where the loop finds what is due."""
+        for source in self.sources:
+            if source.database is None or source.database.resolve() != self.database.resolve():
+                raise StorageError(
+                    f"{type(source).__name__} keeps no schedules in {self.database}; "
+                    "give a SqliteScheduleSource of that path"
+                )
 
     async def startup(self) -> None:
         """Start the broker and the sources. May be called again, also after `shutdown`."""
