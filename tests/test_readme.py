@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,15 +37,14 @@ def matches(wanted: str, got: str) -> bool:
 
 
 @pytest.fixture
-def environment() -> dict[str, str]:
+def shell(tmp_path: Path) -> Callable[[str], str]:
+    """Run a line in an empty directory, where `sqlsched` and `python` are ours; its stdout."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
 
-
-def test_the_tour_prints_what_the_readme_says(tmp_path: Path, environment: dict[str, str]) -> None:
-    for command, output in steps(CONSOLE):
+    def run(line: str) -> str:
         ran = subprocess.run(
-            ["/bin/sh", "-c", command],
+            ["/bin/sh", "-c", line],
             cwd=tmp_path,
             env=environment,
             capture_output=True,
@@ -52,8 +52,19 @@ def test_the_tour_prints_what_the_readme_says(tmp_path: Path, environment: dict[
             timeout=60,
             check=False,
         )
-        assert ran.returncode == 0, (command, ran.stderr)
-        assert matches(output, ran.stdout), f"{command}\n{ran.stdout}"
+        assert ran.returncode == 0, (line, ran.stderr)
+        return ran.stdout
+
+    return run
+
+
+Shell = Callable[[str], str]
+
+
+def test_the_tour_prints_what_the_readme_says(shell: Shell) -> None:
+    for command, output in steps(CONSOLE):
+        printed = shell(command)
+        assert matches(output, printed), f"{command}\n{printed}"
 
 
 def test_a_wrong_output_would_be_noticed() -> None:
@@ -63,41 +74,19 @@ def test_a_wrong_output_would_be_noticed() -> None:
 
 
 @pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
-def test_the_python_examples_run(code: str, tmp_path: Path, environment: dict[str, str]) -> None:
-    program = tmp_path / "example.py"
-    program.write_text(code)
-    ran = subprocess.run(
-        [sys.executable, str(program)],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
+def test_the_python_examples_run(code: str, tmp_path: Path, shell: Shell) -> None:
+    (tmp_path / "example.py").write_text(code)
+    shell(f"{sys.executable} example.py")
 
 
 def test_a_broker_made_as_the_readme_says_serves_the_command_line(
-    tmp_path: Path, environment: dict[str, str]
+    tmp_path: Path, shell: Shell
 ) -> None:
     code = next(block for block in PYTHON if "PrintBroker" in block)
     (tmp_path / "mymodule.py").write_text(code)
-    for command in (
-        "sqlsched add --at 2026-01-01 --args '[1, 2]' any.module:task",
-        "sqlsched run --once --broker mymodule:broker",
-    ):
-        ran = subprocess.run(
-            ["/bin/sh", "-c", command],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert ran.returncode == 0, ran.stderr
-    assert ran.stdout == "any.module:task [1, 2] {}\n"
+    shell("sqlsched add --at 2026-01-01 --args '[1, 2]' any.module:task")
+    printed = shell("sqlsched run --once --broker mymodule:broker")
+    assert printed == "any.module:task [1, 2] {}\n"
 
 
 def test_every_command_named_in_the_readme_exists() -> None:
@@ -107,21 +96,12 @@ def test_every_command_named_in_the_readme_exists() -> None:
     assert named <= set(TABLE), named - set(TABLE)
 
 
-def test_the_main_job_shows_runs_and_their_history(tmp_path: Path) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-m", "sqlsched.examples.first_steps"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    history = ran.stdout.split("$ sqlsched history")[1]
+def test_the_main_job_shows_runs_and_their_history(shell: Shell) -> None:
+    printed = shell(f"{sys.executable} -m sqlsched.examples.first_steps")
+    history = printed.split("$ sqlsched history")[1]
     assert history.count("succeeded") == 6
     assert history.count("failed") == 1
-    assert "from the shell: shell" in ran.stdout
+    assert "from the shell: shell" in printed
 
 
 def test_ci_runs_the_commands_of_the_readme() -> None:
