@@ -122,7 +122,7 @@ class Dispatcher:
             log.info(
                 "run %d of %s started: %s, for %s",
                 *(run.run_id, run.schedule_id, run.task_name, format_us(run.scheduled_us)),
-                extra={"run_id": run.run_id, "schedule_id": run.schedule_id},
+                extra={"run_id": str(run.run_id), "schedule_id": run.schedule_id},
             )
             try:
                 flight = _Flight(run, to_message(run), self._clock.monotonic())
@@ -154,9 +154,14 @@ class Dispatcher:
     def stop_all(self, reason: str, *, at_once: bool = False) -> None:
         """Stop every run; `at_once` without the time to tidy up that a broker gives otherwise."""
         for flight in self._flights.values():
-            if flight.stopped_as is None:
-                self._stop(flight, "cancelled", reason)
-            elif at_once and flight.task is not None:
+            self._stop(flight, "cancelled", reason)
+        if at_once:
+            # Two cancellations in one round of the event loop arrive as one.
+            asyncio.get_running_loop().call_later(_ROUND_SECONDS, self._press)
+
+    def _press(self) -> None:
+        for flight in self._flights.values():
+            if flight.task is not None:
                 flight.task.cancel()
 
     async def join(self) -> None:
@@ -188,7 +193,7 @@ class Dispatcher:
         with self._clock.busy():
             try:
                 outcome = await self._broker.kick(flight.message)
-                end = self._ended(flight, outcome or RunOutcome("failed", _NO_OUTCOME))
+                end = self._ended(flight, outcome)
             except asyncio.CancelledError:
                 # Only we cancel a flight, and `_stop` has said why.
                 end = self._end(flight, *(flight.stopped_as or ("cancelled", "shutdown")))
@@ -200,7 +205,11 @@ class Dispatcher:
                 end = self._end(flight, "failed", error=f"{type(error).__name__}: {error}")
             self._land(flight, end)
 
-    def _ended(self, flight: _Flight, outcome: RunOutcome) -> Finished:
+    def _ended(self, flight: _Flight, outcome: RunOutcome | None) -> Finished:
+        if outcome is None:
+            if not self.reports_completion:
+                return self._end(flight, "sent")
+            return self._end(flight, "failed", error=_NO_OUTCOME)
         buffer = flight.message.output
         if outcome.output and buffer is not None and not buffer.total_bytes:
             buffer.write(outcome.output.encode())
@@ -241,11 +250,11 @@ class Dispatcher:
         self._collect_output(flight, self._report)
         seconds = self._clock.monotonic() - flight.started
         log.log(
-            logging.INFO if end.status == "succeeded" else logging.WARNING,
+            logging.INFO if end.status in {"succeeded", "sent"} else logging.WARNING,
             "run %d of %s %s after %.3f s%s",
             *(end.run_id, flight.run.schedule_id, end.status, seconds),
             f": {end.error or end.reason}" if end.error or end.reason else "",
-            extra={"run_id": end.run_id, "schedule_id": flight.run.schedule_id},
+            extra={"run_id": str(end.run_id), "schedule_id": flight.run.schedule_id},
         )
         self._on_end()
 
@@ -280,4 +289,5 @@ class Dispatcher:
             )
 
 
+_ROUND_SECONDS = 0.01
 _NO_OUTCOME = "the broker said nothing of the task's end"

@@ -41,7 +41,8 @@ def format_us(us: int) -> str:
 def parse_time(text: str, zone: tzinfo, what: str = "time") -> datetime:
     """Read an ISO 8601 time; without an offset it is on `zone`'s clock. Aware, UTC.
 
-    On a clock that was put back, the first of the two passes is meant (PEP 495, fold=0).
+    As with cron: what a clock change skipped is the first instant after it, and of an hour that
+    comes twice the first is meant.
     """
     try:
         moment = datetime.fromisoformat(text.strip())
@@ -57,9 +58,18 @@ def checked_time(moment: object, zone: tzinfo, what: str) -> datetime:
     try:
         aware = moment if moment.utcoffset() is not None else moment.replace(tzinfo=zone)
         utc = aware.astimezone(UTC)
+        if aware is not moment and utc.astimezone(zone).replace(tzinfo=None) != moment:
+            utc = _end_of_gap(utc, zone)
         in_range = _EPOCH <= utc <= _LAST
     except (OverflowError, ValueError):
         in_range = False
     if not in_range:
         raise InvalidScheduleError(f"{what} {shorten(str(moment))}: {_ACCEPTED}")
     return utc
+
+
+def _end_of_gap(moment: datetime, zone: tzinfo) -> datetime:
+    """The clock change that lies just before an instant."""
+    from sqlsched.timezones import stretch_at
+
+    return from_us(stretch_at(zone, to_us(moment) // SECOND_US).start * SECOND_US)

@@ -185,8 +185,8 @@ class Loop:
         self._arm(turn)
         _tell(turn)
         self._dispatcher.launch(turn.started)
-        for run_id in turn.cancels:
-            self._dispatcher.stop(run_id, "requested")
+        for run_id, reason in turn.cancels:
+            self._dispatcher.stop(run_id, reason)
 
     def _arm(self, turn: Turn) -> None:
         for armed in turn.armed:
@@ -199,7 +199,7 @@ class Loop:
         """The write is tried again, whatever it takes; the sends it records are not."""
         delay_s = min(2**self._failures, MAX_BACKOFF_S)
         if self._failures == 0 or delay_s == MAX_BACKOFF_S:
-            log.error("%s; trying again every %d s", error, delay_s)
+            log.error("%s; trying again, next in %d s", error, delay_s)
         self._failures += 1
         self._retry_us = now_us + delay_s * SECOND_US
 
@@ -340,7 +340,7 @@ def _tell(turn: Turn) -> None:
             extra={"schedule_id": unrun.schedule_id},
         )
     for run_id in turn.lost:
-        log.info("run %d is not ours any more: taken back, cancelled or taken over", run_id)
+        log.debug("run %d was taken back, cancelled, or taken over by another process", run_id)
     for run_id, due_us in turn.retries:
         log.info("run %d is tried again at %s", run_id, format_us(due_us))
     for schedule_id, problem in turn.bad:

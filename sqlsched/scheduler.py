@@ -100,7 +100,6 @@ class Scheduler:
         if self._loop is not None:
             self._loop.stop()
         if at_once and self._dispatcher is not None:
-            self._dispatcher.stop_all("shutdown")
             self._dispatcher.stop_all("shutdown", at_once=True)
 
     async def run(
@@ -140,7 +139,7 @@ class Scheduler:
     async def _serve(self, skip_first_run: bool, settings: Settings, options: Options) -> None:
         with self.clock.busy():
             async with self._running(), Ledger(self.database) as ledger:
-                peers = Peers(ledger)
+                peers = Peers(ledger, resend=options.delivery == "at-least-once")
                 await self._check_clock(ledger, options)
                 await peers.join(self.clock.now_us())
                 try:

@@ -18,8 +18,9 @@ log = logging.getLogger("sqlsched")
 class Peers:
     """This scheduler's entry among the others, and its eye on them."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, *, resend: bool = True) -> None:
         self._ledger = ledger
+        self._resend = resend
         self._boot_id = processes.boot_id()
         self._others: Sequence[Owner] = ()
         self._lock: OwnerLock | None = None
@@ -54,7 +55,7 @@ class Peers:
         for orphan in await self._ledger.run(recovery.orphans, dead):
             if orphan.boot_id == self._boot_id:
                 processes.kill_leftovers(orphan.pid, orphan.pid_started)
-        abandoned = await self._ledger.run(recovery.take_over, dead, now_us)
+        abandoned = await self._ledger.run(recovery.take_over, dead, now_us, resend=self._resend)
         self._others = [other for other in self._others if other not in dead]
         for other in dead:
             log.warning("process %d, which served this database, died", other.pid)

@@ -47,6 +47,9 @@ def _main(argv: list[str]) -> int:
         _check_encoding(argv)
         code = cli.main(argv, "sqlsched", standalone_mode=False, obj=Invocation())
         sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)  # who types just the name wants to see it
+        return error.exit_code
     except click.ClickException as error:
         return _fail(error.format_message() + _where_to_look(error), error.exit_code)
     except SqlschedError as error:

@@ -22,7 +22,7 @@ TABLE = {
     "edit": Entry("manage", "edit", "Change a schedule."),
     "pause": Entry("manage", "pause", "Stop schedules from firing until `resume`."),
     "resume": Entry("manage", "resume", "Let paused schedules go on, from now."),
-    "rm": Entry("manage", "rm", "Remove schedules."),
+    "rm": Entry("manage", "rm", "Remove schedules, done ones too."),
     "remove": Entry("manage", "rm", "The same as rm."),
     "next": Entry("look", "next_", "Print the next fire times of a schedule, or of a cron."),
     "run": Entry("run", "run", "Run the schedules, until SIGTERM or Ctrl-C."),

@@ -35,19 +35,19 @@ class Invocation:
     @contextmanager
     def reading(self) -> Iterator["Database"]:
         """The database, to look at."""
-        from sqlsched.storage.connection import open_for_reading, storage_errors
+        from sqlsched.storage.connection import open_for_reading, sqlite_errors
 
-        with closing(open_for_reading(self.path)) as database, storage_errors(self.path):
+        with closing(open_for_reading(self.path)) as database, sqlite_errors(self.path):
             yield database
 
     @contextmanager
     def writing(self, *, create: bool = False) -> Iterator["Database"]:
         """The database, to change."""
-        from sqlsched.storage.connection import open_for_writing, storage_errors
+        from sqlsched.storage.connection import open_for_writing, sqlite_errors
 
         with closing(open_for_writing(self.path, create=create)) as database:
             _warn_if_shared(self.path)
-            with storage_errors(self.path):
+            with sqlite_errors(self.path):
                 yield database
 
 

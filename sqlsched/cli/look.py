@@ -64,7 +64,7 @@ def list_(
         if as_json:
             print_json_array(map(schedule_json, found))
         elif not print_table(map(_list_row, found), _LIST_HEADERS):
-            say("no schedules")
+            say("no schedules" if include_done else "no schedules; --all shows those that are done")
 
 
 _LIST_HEADERS = ("ID", "TASK", "WHEN", "NEXT", "LAST", "STATUS", "NOTE")
@@ -168,17 +168,11 @@ def next_(
         with invocation.reading() as database:
             stored = schedules.get(database, schedules.find(database, schedule_id or ""))
         firings = _firings(stored, after_us)
-    times = [iso(us) or "" for us in islice(firings, number)]
+    times = list(islice(firings, number))
     if as_json:
-        print_json(times)
-    elif not print_table(((text, in_words(us)) for text, us in _with_instants(times)), ()):
+        print_json([iso(us) for us in times])
+    elif not print_table(((iso(us), in_words(us)) for us in times), ()):
         say("no more firings")
-
-
-def _with_instants(times: list[str]) -> Iterator[tuple[str, int]]:
-    zone = zone_info(None)
-    for text in times:
-        yield text, to_us(parse_time(text, zone))
 
 
 def _firings(stored: StoredSchedule, after_us: int) -> Iterator[int]:

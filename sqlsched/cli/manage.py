@@ -134,12 +134,17 @@ def _selection(command: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def _selected(
-    invocation: Invocation, ids: tuple[str, ...], labels: tuple[str, ...], everything: bool
+    invocation: Invocation,
+    ids: tuple[str, ...],
+    labels: tuple[str, ...],
+    everything: bool,
+    *,
+    include_done: bool = False,
 ) -> Iterator[tuple[Database, list[str]]]:
     """The database to change, and the whole ids in it that are meant."""
     if sum(map(bool, (ids, labels, everything))) != 1:
         raise click.UsageError("give either ids, or --label K=V, or --all")
-    selection = schedules.Selection(labels=read_labels(labels))
+    selection = schedules.Selection(labels=read_labels(labels), include_done=include_done)
     with invocation.writing() as database:
         found = schedules.find_all(database, ids) or schedules.matching_ids(database, selection)
         yield database, list(dict.fromkeys(found))
@@ -151,12 +156,13 @@ def _selected(
 def rm(
     invocation: Invocation, ids: tuple[str, ...], labels: tuple[str, ...], everything: bool
 ) -> None:
-    """Remove schedules. Their history stays, and so do their running runs.
+    """Remove schedules, done ones too. Their history stays, and so do their running runs.
 
     \b
     Example: sqlsched rm 3f2a nightly
     """
-    with _selected(invocation, ids, labels, everything) as (database, selected):
+    selection = _selected(invocation, ids, labels, everything, include_done=True)
+    with selection as (database, selected):
         changes.remove(database, selected, now_us())
     _confirm("removed", selected)
 

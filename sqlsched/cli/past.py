@@ -38,7 +38,7 @@ _STOP_S = 15
     metavar="N",
     help="How many. Default 50.",
 )
-@click.option("--status", metavar="STATUS", help="Only with this status.")
+@click.option("--status", metavar="STATUS", help=f"Only one of {', '.join(runs.STATUSES)}.")
 @click.option("--since", metavar="TIME", help="Only firings from this time on.")
 @json_option
 @click.pass_obj
@@ -83,7 +83,7 @@ _HISTORY_HEADERS = (
 
 
 def _history_row(run: RunRow) -> tuple[Any, ...]:
-    why = " ".join(filter(None, (run.reason, run.error)))
+    why = ": ".join(filter(None, (run.reason, run.error)))
     if run.count > 1:
         why += f", {run.count} firings until {short(run.last_us)}"
     status = run.status if run.attempt < 2 else f"{run.status} (attempt {run.attempt})"

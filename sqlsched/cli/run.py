@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sqlsched.cli.invocation import Invocation
+from sqlsched.cli.invocation import Invocation, say
+from sqlsched.cli.schedule_options import read_window
 from sqlsched.durations import parse_duration
 from sqlsched.exceptions import BrokerError, InvalidScheduleError
-from sqlsched.scheduled_task import CATCHUP_WORDS
 from sqlsched.serialization import shorten
 
 if TYPE_CHECKING:
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--skip-first-run", is_flag=True, help="Start with the next whole minute.")
+@click.option(
+    "--skip-first-run",
+    is_flag=True,
+    help="Start with the next minute.",
+)
 @click.option(
     "--broker",
     "broker_name",
@@ -25,7 +29,12 @@ if TYPE_CHECKING:
     default="subprocess",
     help="subprocess (default), in-process, or yours.",
 )
-@click.option("--concurrency", type=click.IntRange(1, 10_000), metavar="N", help="Runs at once.")
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    help="Runs at once. Default 2 for each core; in-process 64.",
+)
 @click.option(
     "--app-dir",
     type=click.Path(path_type=Path),
@@ -41,12 +50,16 @@ if TYPE_CHECKING:
     "--delivery",
     type=click.Choice(["at-least-once", "at-most-once"]),
     default="at-least-once",
-    help="For queues, of what may have been sent.",
+    help="A queue's message that may have been sent when a run died: again, or never.",
 )
 @click.option(
     "--keep", metavar="DURATION", default="90d", help="Keep history so long. Default 90d."
 )
-@click.option("--accept-clock", is_flag=True, help="The clock is right, the record is not.")
+@click.option(
+    "--accept-clock",
+    is_flag=True,
+    help="Believe a clock behind the record.",
+)
 @click.option(
     "--drain", metavar="DURATION", default="30s", help="Let tasks finish so long. Default 30s."
 )
@@ -86,7 +99,7 @@ def run(
     """
     if once and until_idle:
         raise click.UsageError("--once and --until-idle exclude each other: give one")
-    window = _window(catchup_window)
+    window = None if catchup_window is None else read_window(catchup_window, "--catchup-window")
     keep_seconds, drain_seconds = parse_duration(keep, "--keep"), parse_duration(drain, "--drain")
     if not app_dir.is_dir():
         raise InvalidScheduleError(f"--app-dir {shorten(str(app_dir))}: there is no such directory")
@@ -109,16 +122,12 @@ def run(
         delivery=delivery,
     )
     scheduler = Scheduler(broker, [SqliteScheduleSource(invocation.path)])
-    with invocation.writing(create=True):
-        pass  # what is wrong with the database is said before anything starts
+    new = not invocation.path.exists()
+    with invocation.writing(create=True):  # what is wrong with it is said before anything starts
+        if new:
+            say(f"made a new database, {invocation.path}; `sqlsched add` fills it")
     code = serve(scheduler, scheduler.run(skip_first_run, once, until_idle, options=options))
     raise click.exceptions.Exit(code)
-
-
-def _window(text: str | None) -> int | str | None:
-    if text is None or text in CATCHUP_WORDS:
-        return text
-    return parse_duration(text, "--catchup-window")
 
 
 def _broker(name: str, app_dir: Path, concurrency: int | None) -> "Broker":

@@ -40,8 +40,18 @@ def _duration(text: str, flag: str, _zone: tzinfo) -> int:
     return parse_duration(text, flag)
 
 
+def read_window(text: str, flag: str) -> int | str:
+    """Read a catch-up window: seconds, or one of its words."""
+    if text in CATCHUP_WORDS:
+        return text
+    try:
+        return parse_duration(text, flag)
+    except InvalidScheduleError as error:
+        raise InvalidScheduleError(f"{error}; or give {' or '.join(CATCHUP_WORDS)}") from None
+
+
 def _window(text: str, flag: str, _zone: tzinfo) -> int | str:
-    return text if text in CATCHUP_WORDS else parse_duration(text, flag)
+    return read_window(text, flag)
 
 
 def _offset(text: str, flag: str, _zone: tzinfo) -> str | timedelta:
@@ -58,7 +68,7 @@ def _json(text: str, flag: str, _zone: tzinfo) -> Any:
 def _number(text: str, flag: str, _zone: tzinfo) -> int:
     if text.isascii() and text.isdigit() and len(text) < 11:
         return int(text)
-    raise InvalidScheduleError(f"{flag} {shorten(text)}: give a whole number")
+    raise InvalidScheduleError(f"{flag} {shorten(text)}: give a whole number, 0 or more")
 
 
 class ScheduleCommand(click.Command):
@@ -103,7 +113,7 @@ OPTIONS = (
     Option(("--kwargs",), "kwargs", _json, "JSON", "The task's keyword arguments, an object."),
     Option(("--start",), "start", _time, "TIME", "No firing before; an interval's first."),
     Option(("--end",), "end", _time, "TIME", "No firing after."),
-    Option(("--max-runs",), "max_runs", _number, "N", "End after N firings."),
+    Option(("--max-runs",), "max_runs", _number, "N", "End after N firings that ran."),
     Option(("--jitter",), "jitter", _duration, "DURATION", "Delay by a random part of this."),
     Option(
         ("--catchup-window",),

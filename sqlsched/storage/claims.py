@@ -235,14 +235,15 @@ def _unrun(schedule_id: str, stretch: Stretch) -> Unrun:
     return Unrun(schedule_id, stretch.first_us, stretch.count, stretch.status, stretch.reason)
 
 
-def _cancels(database: Database, owner: int) -> list[int]:
-    """Runs of this process that somebody asked to stop."""
+def _cancels(database: Database, owner: int) -> list[tuple[int, str]]:
+    """Runs of this process that somebody, or a run that takes their place, asked to stop."""
     rows = database.execute(
-        """SELECT run_id FROM runs WHERE cancel_us IS NOT NULL AND finished_us IS NULL
+        """SELECT run_id, iif(because_of IS NULL, 'requested', 'overlap') FROM runs
+           WHERE cancel_us IS NOT NULL AND finished_us IS NULL
            AND owner = ? AND status = 'running'""",
         (owner,),
     )
-    return [row[0] for row in rows]
+    return rows.fetchall()
 
 
 def others(database: Database, owner: int | None) -> list[Owner]:

@@ -129,12 +129,20 @@ def check_identity(database: Database) -> None:
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite and the system say into one line that names the path."""
+def sqlite_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite says into one line that names the path."""
     try:
         yield
     except sqlite3.Error as error:
         raise _explain(path, error) from error
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite and the system say into one line that names the path."""
+    try:
+        with sqlite_errors(path):
+            yield
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror or error}") from error
 

@@ -34,12 +34,22 @@ def orphans(database: Database, dead: Sequence[Owner]) -> list[Orphan]:
     return [Orphan(*row) for row in rows]
 
 
-def take_over(database: Database, dead: Sequence[Owner], now_us: int) -> list[int]:
+def take_over(
+    database: Database, dead: Sequence[Owner], now_us: int, *, resend: bool = True
+) -> list[int]:
     """Give back what the dead had claimed; abandon what they ran. Returns the abandoned runs.
 
-    What a dead process had started is never started again: nobody knows how far it got.
+    What a dead process had started is never started again: nobody knows how far it got. What it
+    was sending to a queue is sent again, under the same task id, if `resend`.
     """
     with transaction(database):
+        if resend:
+            database.execute(
+                """UPDATE runs SET status = 'claimed', started_us = NULL
+                   WHERE status = 'sending'
+                   AND owner IN (SELECT value FROM json_each(?))""",
+                (_ids(dead),),
+            )
         abandoned = database.execute(
             """UPDATE runs SET status = 'abandoned', finished_us = ?, reason = 'owner-died',
                    error = 'the sqlsched process that ran it died'

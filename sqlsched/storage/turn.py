@@ -115,7 +115,8 @@ class Turn:
     """Claims of schedules that have reached `max_runs`."""
     lost: list[int] = field(default_factory=list)
     """Runs that are not this process's any more."""
-    cancels: list[int] = field(default_factory=list)
+    cancels: list[tuple[int, str]] = field(default_factory=list)
+    """Runs to stop, and why."""
     retries: list[tuple[int, int]] = field(default_factory=list)
     """Run ids that failed and when they are tried again."""
     bad: list[tuple[str, str]] = field(default_factory=list)

@@ -81,6 +81,8 @@ def test_help_fits_a_screen_and_has_an_example(sqlsched: Sqlsched, command: str)
 def test_no_command_is_wrong_usage(sqlsched: Sqlsched) -> None:
     result = sqlsched()
     assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("Usage: sqlsched")
+    assert "history" in result.stderr.splitlines()[-1]
 
 
 def test_the_version_is_printed(sqlsched: Sqlsched) -> None:

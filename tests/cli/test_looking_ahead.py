@@ -46,7 +46,10 @@ def test_an_empty_list_is_an_empty_array(sqlsched: Sqlsched) -> None:
     sqlsched("rm", "it")
     assert listed(sqlsched) == []
     result = sqlsched("list")
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "no schedules\n")
+    assert (result.returncode, result.stdout, result.stderr) == (
+        *(0, ""),
+        "no schedules; --all shows those that are done\n",
+    )
 
 
 def test_list_has_every_field_with_unused_ones_null(stocked: Sqlsched) -> None:

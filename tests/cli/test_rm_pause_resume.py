@@ -1,7 +1,9 @@
 """Commands that take several schedules: all of them or none, by id, by label, or everything."""
 
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from subprocess import CompletedProcess
 
 import pytest
@@ -101,3 +103,12 @@ def test_a_removed_schedule_leaves_its_history_and_frees_its_id(three: Sqlsched)
     assert (run["run_id"], run["status"], run["reason"]) == (run_id, "cancelled", "removed")
     assert three("show", "b").returncode == 1
     assert three("add", "--id", "b", "--every", "2h", "--shell", "true").returncode == 0
+
+
+def test_rm_of_all_or_a_label_removes_done_schedules_too(sqlsched: Sqlsched) -> None:
+    for schedule_id, label in (("a", "k=1"), ("b", "k=2")):
+        sqlsched("add", "--id", schedule_id, "--at", "2026-01-01", "--label", label, "m:t")
+    with closing(sqlite3.connect("sqlsched.db")) as database, database:
+        database.execute("UPDATE schedules SET next_us = NULL, wake_us = NULL")
+    assert sqlsched("rm", "--label", "k=1").stderr == "removed a\n"
+    assert sqlsched("rm", "--all").stderr == "removed b\n"

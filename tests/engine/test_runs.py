@@ -5,7 +5,14 @@ from datetime import timedelta
 
 import pytest
 
-from sqlsched import ScheduledTask, StorageError
+from sqlsched import (
+    Broker,
+    ScheduledTask,
+    Scheduler,
+    SendTaskError,
+    StorageError,
+    TaskMessage,
+)
 from sqlsched.brokers.in_process import InProcessBroker
 from sqlsched.instants import from_us
 from sqlsched.scheduler import Options
@@ -269,3 +276,54 @@ async def test_a_stop_that_comes_while_it_waits_for_the_last_runs_is_heeded(worl
     await scheduler.run(until=START + MINUTE, options=Options(drain_seconds=60))
     assert world.clock.now() - START < timedelta(seconds=200)
     assert {row.reason for row in world.history()} == {None, "shutdown"}
+
+
+class Queue(Broker):
+    """Hands messages on; refuses as long as it is told to."""
+
+    reports_completion = False
+
+    def __init__(self) -> None:
+        self.down = False
+        self.sent: list[TaskMessage] = []
+
+    async def kick(self, message: TaskMessage) -> None:
+        if self.down:
+            raise SendTaskError("the queue is down")
+        self.sent.append(message)
+
+
+async def test_what_a_queue_refuses_goes_out_once_it_is_back(world: World) -> None:
+    queue = Queue()
+    queue.down = True
+    back_at = START + timedelta(minutes=3)
+
+    async def come_back() -> None:
+        await world.clock.sleep((back_at - START).total_seconds())
+        queue.down = False
+
+    for number in range(3):
+        await world.add(time=START + timedelta(seconds=number), schedule_id=f"s{number}")
+    scheduler = Scheduler(queue, [world.source], clock=world.clock)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(come_back())
+        group.create_task(scheduler.run(until_idle=True))
+    assert sorted(m.labels["schedule_id"] for m in queue.sent) == ["s0", "s1", "s2"]
+    assert {(row.status, row.attempt) for row in world.history()} == {("sent", 1)}
+    assert world.clock.now() - back_at <= timedelta(seconds=31)
+
+
+async def test_a_queue_skips_what_an_overlap_policy_would_need_to_know(world: World) -> None:
+    queue = Queue()
+    await world.add(time=START, overlap="skip", schedule_id="cannot")
+    await world.add(time=START, overlap="allow", schedule_id="can")
+    await Scheduler(queue, [world.source], clock=world.clock).run(until_idle=True)
+    assert [m.labels["schedule_id"] for m in queue.sent] == ["can"]
+    [cannot] = world.history("cannot")
+    assert (cannot.status, cannot.reason) == ("skipped", "overlap-unsupported")
+
+
+async def test_cancel_other_says_why_the_other_was_stopped(world: World) -> None:
+    await world.add("t:nap", args=[90], cron="1-2 12 * * *", overlap="cancel-other")
+    await world.run(10 * MINUTE)
+    assert [row.reason for row in world.history()] == ["overlap", None]

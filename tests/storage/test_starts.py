@@ -133,7 +133,7 @@ def test_what_is_held_stays_held_while_its_schedule_is_paused(bench: Bench) -> N
 def test_cancel_other_stops_what_runs_and_starts_when_it_has_ended(bench: Bench) -> None:
     scheduler, run = overlapping(bench, "cancel-other")
     turn = scheduler.turn(60)
-    assert (turn.started, turn.cancels) == ([], [run.run_id])
+    assert (turn.started, turn.cancels) == ([], [(run.run_id, "overlap")])
     assert times(scheduler.finish(run, 61, "cancelled", ahead=8)) == [60]
     assert scheduler.turn(62).cancels == []
 
