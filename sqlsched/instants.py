@@ -70,6 +70,7 @@ def checked_time(moment: object, zone: tzinfo, what: str) -> datetime:
 
 def _end_of_gap(moment: datetime, zone: tzinfo) -> datetime:
     """The clock change that lies just before an instant."""
-    from sqlsched.timezones import stretch_at
+    from sqlsched.timezones import EPOCH, stretch_at
 
-    return from_us(stretch_at(zone, to_us(moment) // SECOND_US).start * SECOND_US)
+    stretch = stretch_at(zone, to_us(moment) // SECOND_US + EPOCH)
+    return from_us((stretch.start - EPOCH) * SECOND_US)

@@ -16,6 +16,8 @@ from sqlsched.serialization import shorten
 
 DAY = 86_400
 """Seconds."""
+EPOCH = date(1970, 1, 1).toordinal() * DAY
+"""1970-01-01 in the seconds of `Stretch`."""
 LAST_DAY = date.max.toordinal()
 """The ordinal of 9999-12-31. Day 1 is 0001-01-01, as in `date.toordinal`."""
 

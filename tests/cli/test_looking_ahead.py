@@ -1,8 +1,11 @@
 """`sqlsched list`, `show` and `next`: every field, every selection, done schedules."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
@@ -162,3 +165,20 @@ def test_next_prints_people_how_far_off_it_is(sqlsched: Sqlsched) -> None:
     result = sqlsched("next", "--cron", "* * * * *", "-n", "1")
     assert result.stdout.endswith("s\n") or result.stdout.endswith("now\n")
     assert result.stdout.split()[0].endswith("+00:00")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full on this system")
+def test_output_that_cannot_be_written_is_not_blamed_on_the_database(tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "sqlsched"]
+    subprocess.run([*program, "add", "--every", "1h", "m:t"], cwd=tmp_path, check=True)
+    with Path("/dev/full").open("w") as full:
+        said = subprocess.run(
+            [*program, "list", "--json"],
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert said.returncode == 1
+    assert said.stderr.startswith("Error: standard output: No space left")
