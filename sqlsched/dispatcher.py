@@ -154,10 +154,19 @@ class Dispatcher:
     def stop_all(self, reason: str, *, at_once: bool = False) -> None:
         """Stop every run; `at_once` without the time to tidy up that a broker gives otherwise."""
         for flight in self._flights.values():
-            self._stop(flight, "cancelled", reason)
+            if flight.stopped_as is None:
+                self._stop(flight, "cancelled", reason)
+            elif flight.task is not None:
+                flight.task.cancel()
         if at_once:
             # Two cancellations in one round of the event loop arrive as one.
             asyncio.get_running_loop().call_later(_ROUND_SECONDS, self._press)
+
+    def give_up(self) -> None:
+        """Wait no longer for runs that do not end though they were stopped."""
+        for flight in list(self._flights.values()):
+            log.error("run %d does not end, and is left behind", flight.run.run_id)
+            self._land(flight, self._end(flight, *(flight.stopped_as or ("cancelled", "shutdown"))))
 
     def _press(self) -> None:
         for flight in self._flights.values():
@@ -194,6 +203,8 @@ class Dispatcher:
             try:
                 outcome = await self._broker.kick(flight.message)
                 end = self._ended(flight, outcome)
+                if flight.stopped_as:  # a task may swallow its cancellation; it was stopped anyway
+                    end = self._end(flight, *flight.stopped_as, code=end.exit_code)
             except asyncio.CancelledError:
                 # Only we cancel a flight, and `_stop` has said why.
                 end = self._end(flight, *(flight.stopped_as or ("cancelled", "shutdown")))
@@ -202,7 +213,8 @@ class Dispatcher:
                 return
             except Exception as error:
                 log.exception("run %d: the broker failed", flight.run.run_id)
-                end = self._end(flight, "failed", error=f"{type(error).__name__}: {error}")
+                status, reason = flight.stopped_as or ("failed", None)
+                end = self._end(flight, status, reason, f"{type(error).__name__}: {error}")
             self._land(flight, end)
 
     def _ended(self, flight: _Flight, outcome: RunOutcome | None) -> Finished:
@@ -244,6 +256,8 @@ class Dispatcher:
         del self._flights[flight.run.run_id]
 
     def _land(self, flight: _Flight, end: Finished) -> None:
+        if end.run_id not in self._flights:
+            return  # given up before
         self._leave(flight)
         self._refusals.pop(end.run_id, None)
         self._report.finished.append(end)

@@ -7,6 +7,7 @@ of the next firing, the end of a run, and a change of the database by someone el
 import asyncio
 import heapq
 import logging
+from collections import deque
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -77,13 +78,16 @@ class Loop:
         self._stopping = False
         self._hurried = False
         self._armed: list[tuple[int, int]] = []
-        """Heap of (due_us, run_id): claimed by us, not yet started."""
+        """Heap of (due_us, run_id): claimed by us, not yet due."""
+        self._roomless: deque[int] = deque()
+        """Due runs that start as soon as there is room."""
         self._next_us = FOREVER_US
         """When the ledger has something due for us, as far as we know."""
         self._stale = True
         """Whether the ledger may have changed since it was asked."""
         self._seen_us = 0
-        self._serving_since_us = self._started_us = clock.now_us()
+        self._started_us = clock.now_us()
+        self._serving_since_us = min(self._started_us, settings.not_before_us or FOREVER_US)
         self._skew_us = self._measure_skew()
         self._failures = 0
         self._retry_us = 0
@@ -124,8 +128,10 @@ class Loop:
             if elapsed >= stop_at:
                 self._dispatcher.stop_all("shutdown")
                 stop_at, give_up_at = inf, elapsed + GIVE_UP_SECONDS
-            if elapsed >= give_up_at and not self._dispatcher.going:
-                return
+            if elapsed >= give_up_at:
+                self._dispatcher.give_up()
+                if self._failures or not self._dispatcher.ended:
+                    return
             if self._is_time(now_us):
                 await self._take_turn(now_us)
                 continue
@@ -191,6 +197,7 @@ class Loop:
     def _arm(self, turn: Turn) -> None:
         for armed in turn.armed:
             heapq.heappush(self._armed, (armed.due_us, armed.run_id))
+        self._roomless += turn.roomless
         if turn.revoked:
             self._armed = [entry for entry in self._armed if entry[1] not in turn.revoked]
             heapq.heapify(self._armed)
@@ -209,7 +216,8 @@ class Loop:
         before_us = now_us - self._settings.keep_us
         try:
             while await self._ledger.run(runs.prune, before_us, PRUNE_ROWS) == PRUNE_ROWS:
-                if self._next_us - self._clock.now_us() < claims.AHEAD_US or self._stopping:
+                next_us = min(self._next_us, self._start_us())
+                if next_us - self._clock.now_us() < claims.AHEAD_US or self._wakeup.is_set():
                     return
         except DamagedDatabaseError:
             raise
@@ -234,11 +242,13 @@ class Loop:
             return now_us
         until_us = self._settings.until_us
         wake_us = min(self._claim_us(now_us), self._start_us())
-        return wake_us if until_us is None else min(wake_us, until_us)
+        return wake_us if until_us is None or until_us <= now_us else min(wake_us, until_us)
 
     def _start_us(self) -> int:
-        """When the first of the armed runs is due; without room, their end is waited for."""
-        return self._armed[0][0] if self._armed and self._dispatcher.room else FOREVER_US
+        """When a claimed run is to be started, or told that it may not be."""
+        if self._roomless and self._dispatcher.room:
+            return 0
+        return self._armed[0][0] if self._armed else FOREVER_US
 
     def _claim_us(self, now_us: int) -> int:
         """When to claim: ahead of the time while there is room to, at the time otherwise."""
@@ -255,13 +265,13 @@ class Loop:
         return self._started_us + 1 if self._settings.once else self._settings.until_us
 
     def _pop_due(self, now_us: int) -> list[int]:
+        """What is to be decided now: all that has come due, and what there is room for."""
         due: list[int] = []
-        while (
-            not self._stopping
-            and self._armed
-            and self._armed[0][0] <= now_us
-            and len(due) < self._dispatcher.room
-        ):
+        if self._stopping:
+            return due
+        while self._roomless and len(due) < self._dispatcher.room:
+            due.append(self._roomless.popleft())
+        while self._armed and self._armed[0][0] <= now_us:
             due.append(heapq.heappop(self._armed)[1])
         return due
 
@@ -282,12 +292,17 @@ class Loop:
 
     def _is_over(self, now_us: int) -> bool:
         until_us = self._settings.until_us
-        return until_us is not None and now_us >= until_us
+        if until_us is None or now_us < until_us:
+            return False
+        # What came due before it still runs, however long it has to wait for room.
+        return not (self._armed or self._roomless) and self._next_us == FOREVER_US
 
     async def _is_idle(self) -> bool:
         if not (self._settings.once or self._settings.until_idle):
             return False
-        if self._dispatcher.going or self._dispatcher.ended or self._armed or self._failures:
+        if self._dispatcher.going or self._dispatcher.ended or self._failures:
+            return False
+        if self._armed or self._roomless:
             return False
         if self._settings.once:
             return self._next_us > self._started_us

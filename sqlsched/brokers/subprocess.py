@@ -36,7 +36,7 @@ class SubprocessBroker(Broker):
         self._app_dir = str(Path(app_dir or ".").absolute())
         self._kill_after_seconds = kill_after_seconds
         self._warm: WarmProcess | None = None
-        self._runs: dict[tuple[str, int], Run] = {}
+        self._runs: dict[int, Run] = {}
 
     async def startup(self) -> None:
         """Start the warm process and wait for it; BrokerError if it cannot start."""
@@ -62,7 +62,7 @@ class SubprocessBroker(Broker):
             return RunOutcome("failed", f"the arguments are not JSON: {error}", output.text())
         warm = self._warm_process()
         run = warm.start(payload, output)
-        key = (message.task_id, message.attempt)
+        key = id(message)  # task ids need not be unique
         self._runs[key] = run
         try:
             return await asyncio.shield(run.done)
@@ -74,7 +74,7 @@ class SubprocessBroker(Broker):
 
     def process_of(self, message: TaskMessage) -> tuple[int, int] | None:
         """(pid, start time) of a run that is going, for `kill_leftovers` after a crash."""
-        run = self._runs.get((message.task_id, message.attempt))
+        run = self._runs.get(id(message))
         return run.process if run is not None else None
 
     def _warm_process(self) -> WarmProcess:

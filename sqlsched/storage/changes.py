@@ -131,6 +131,7 @@ def first_us(schedule: ScheduledTask, now_us: int) -> int:
 
 def _insert(database: Database, schedule: ScheduledTask, now_us: int) -> Added:
     next_us = first_us(schedule, now_us)
+    _check_not_run(database, schedule)
     values = to_row(schedule) | {"created_us": now_us, "anchor_us": now_us}
     values |= next_columns(schedule.schedule_id, schedule, now_us, next_us)
     if schedule.paused:
@@ -138,6 +139,20 @@ def _insert(database: Database, schedule: ScheduledTask, now_us: int) -> Added:
     marks = ", ".join(f":{name}" for name in values)
     database.execute(f"INSERT INTO schedules ({', '.join(values)}) VALUES ({marks})", values)
     return Added(next_us, changed=True)
+
+
+def _check_not_run(database: Database, schedule: ScheduledTask) -> None:
+    """Refuse a one-shot that could never run: its id and time have been a firing before."""
+    ran = database.execute(
+        """SELECT 1 FROM runs WHERE schedule_id = ? AND scheduled_us = ? AND attempt = 1
+           AND manual_key = 0""",
+        (schedule.schedule_id, schedule.trigger(0).time_us),
+    ).fetchone()
+    if ran:
+        raise DuplicateScheduleError(
+            f"{schedule.schedule_id!r} has had a firing at that time already, and no firing "
+            "runs twice; use another id, or another time"
+        )
 
 
 def _change(database: Database, schedule: ScheduledTask, now_us: int) -> Added:

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlsched.exceptions import InvalidScheduleError
 from sqlsched.instants import SECOND_US
-from sqlsched.planner import Firing, Stretch, Timing, jittered_us, plan, still_runs
+from sqlsched.planner import Firing, Moment, Stretch, Timing, jittered_us, plan, still_runs
 from sqlsched.storage.changes import record
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.ends import finish
@@ -121,12 +121,15 @@ def _take_pending(
             ORDER BY due_us LIMIT ?""",
         (*within_us, request.owner, now_us - OVERDUE_US, limit),
     ).fetchall():
-        window = request.moment.catchup_window
-        if is_firing and not still_runs(timing_of_row(*columns), due_us, now_us, window):
-            _miss(database, run_id, now_us)
-            result.unrun.append(Unrun(schedule_id, scheduled_us, 1, "missed", _OUTDATED))
-        else:
+        fate = _fate(request.moment, scheduled_us, due_us, columns) if is_firing else None
+        if fate is None:
             taken.append((run_id, due_us))
+        else:
+            database.execute(
+                "UPDATE runs SET status = ?, reason = ?, finished_us = ? WHERE run_id = ?",
+                (*fate, now_us, run_id),
+            )
+            result.unrun.append(Unrun(schedule_id, scheduled_us, 1, *fate))
     database.executemany(
         "UPDATE runs SET status = 'claimed', owner = ? WHERE run_id = ?",
         [(request.owner, run_id) for run_id, _ in taken],
@@ -134,14 +137,31 @@ def _take_pending(
     return taken
 
 
-_OUTDATED = "outside-catchup-window"
+def _fate(
+    moment: Moment, scheduled_us: int, due_us: int, columns: list[Any]
+) -> tuple[str, str] | None:
+    """Status and reason of a firing that has grown too old to run; None if it still runs."""
+    try:
+        timing = timing_of_row(*columns)
+        if not still_runs(timing, due_us, moment.now_us, moment.catchup_window):
+            return "missed", "outside-catchup-window"
+    except DAMAGED:  # somebody changed the row by other means
+        return "missed", "damaged"
+    if timing.trigger.recurring and scheduled_us < (moment.not_before_us or 0):
+        return "skipped", "first-run"
+    return None
 
 
-def _miss(database: Database, run_id: int, now_us: int) -> None:
-    database.execute(
-        "UPDATE runs SET status = 'missed', reason = ?, finished_us = ? WHERE run_id = ?",
-        (_OUTDATED, now_us, run_id),
+def abandon(database: Database, owners: Sequence[int], now_us: int, reason: str) -> list[int]:
+    """End what these schedulers had started, as nobody knows how far it got; the runs' ids."""
+    rows = database.execute(
+        """UPDATE runs SET status = 'abandoned', finished_us = ?, reason = ?,
+               error = 'the sqlsched process that ran it is gone'
+           WHERE status IN ('running', 'sending')
+           AND owner IN (SELECT value FROM json_each(?)) RETURNING run_id""",
+        (now_us, reason, json.dumps(list(owners))),
     )
+    return [row[0] for row in rows.fetchall()]
 
 
 def release(database: Database, owners: Sequence[int]) -> None:
@@ -264,7 +284,7 @@ def next_due_us(database: Database, owner: int) -> int | None:
                 (SELECT min(due_us) FROM runs
                  WHERE {_PENDING} AND status = 'waiting' AND {_NOT_PAUSED}),
                 (SELECT min(due_us) FROM runs WHERE {_FREE}),
-                (SELECT min(due_us) + {OVERDUE_US} FROM runs
+                (SELECT min(due_us) + {OVERDUE_US + AHEAD_US} FROM runs
                  WHERE {_PENDING} AND status = 'claimed' AND owner != ?)""",
         (owner,),
     ).fetchone()

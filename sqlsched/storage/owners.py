@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from sqlsched.storage import files
-from sqlsched.storage.claims import others, release
+from sqlsched.storage.claims import abandon, others, release
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.turn import Owner
 
@@ -28,9 +28,10 @@ def register(database: Database, boot_id: str, now_us: int) -> tuple[Owner, file
 
 
 def unregister(database: Database, owner: int, now_us: int) -> None:
-    """Enter a scheduler's orderly end, and give back what it has claimed."""
+    """Enter a scheduler's end: give back what it has claimed, abandon what it could not record."""
     with transaction(database):
         release(database, [owner])
+        abandon(database, [owner], now_us, "owner-stopped")
         database.execute(
             "UPDATE owners SET stopped_us = ?1, seen_us = max(seen_us, ?1) WHERE owner = ?2",
             (now_us, owner),

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sqlsched.planner import jittered_us
+from sqlsched.instants import SECOND_US
+from sqlsched.planner import DEFAULT_RETRY_DELAY_S, jittered_us
 from sqlsched.storage import files
-from sqlsched.storage.claims import DAMAGED, TIMING, release, timing_of_row
+from sqlsched.storage.claims import DAMAGED, TIMING, abandon, release, timing_of_row
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.runs import pruned_us
 from sqlsched.storage.turn import Owner
@@ -50,13 +51,7 @@ def take_over(
                    AND owner IN (SELECT value FROM json_each(?))""",
                 (_ids(dead),),
             )
-        abandoned = database.execute(
-            """UPDATE runs SET status = 'abandoned', finished_us = ?, reason = 'owner-died',
-                   error = 'the sqlsched process that ran it died'
-               WHERE status IN ('running', 'sending')
-               AND owner IN (SELECT value FROM json_each(?)) RETURNING run_id""",
-            (now_us, _ids(dead)),
-        ).fetchall()
+        abandoned = abandon(database, [owner.owner for owner in dead], now_us, "owner-died")
         release(database, [owner.owner for owner in dead])
         database.execute(
             """UPDATE owners SET stopped_us = seen_us
@@ -65,7 +60,7 @@ def take_over(
         )
     for owner in dead:
         files.remove_owner(database.path.resolve(), owner.token)
-    return [row[0] for row in abandoned]
+    return abandoned
 
 
 def pull_back(database: Database, now_us: int) -> int:
@@ -93,7 +88,21 @@ def pull_back(database: Database, now_us: int) -> int:
                WHERE schedule_id = ?3""",
             moves,
         )
+        _pull_back_retries(database, now_us)
     return len(moves)
+
+
+def _pull_back_retries(database: Database, now_us: int) -> None:
+    """No retry is further off than its delay."""
+    database.execute(
+        f"""UPDATE runs SET due_us = min(due_us, ? + (
+                SELECT coalesce(retry_delay_s, {DEFAULT_RETRY_DELAY_S}) FROM schedules
+                WHERE schedules.schedule_id = runs.schedule_id
+            ) * {SECOND_US} * (1 << min(attempt - 2, 20)))
+            WHERE status = 'waiting' AND attempt > 1
+            AND schedule_id IN (SELECT schedule_id FROM schedules)""",
+        (now_us,),
+    )
 
 
 def idle(database: Database) -> bool:

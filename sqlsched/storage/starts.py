@@ -6,7 +6,7 @@ from typing import Any
 from sqlsched.overlap import Candidate, Going, Verdict, may_start
 from sqlsched.storage.connection import Database
 from sqlsched.storage.schedules import LIVE
-from sqlsched.storage.turn import Armed, Request, Started, Turn, Unrun
+from sqlsched.storage.turn import Request, Started, Turn, Unrun
 
 # A refused send moves due_us on; `expires` counts from when the run was to start at first.
 _FIRST_DUE = """iif(r.attempt = 1,
@@ -32,9 +32,6 @@ def start(database: Database, request: Request, due: list[int], result: Turn) ->
     for row in rows:
         if row[0] in result.revoked:
             continue
-        if len(result.started) >= request.room:
-            result.armed.append(Armed(row[0], row[3]))
-            continue
         run = Started(*row[:14])
         verdict = may_start(
             _candidate(run, row[14:], left),
@@ -42,6 +39,9 @@ def start(database: Database, request: Request, due: list[int], result: Turn) ->
             request.moment.now_us,
             reports_completion=request.reports_completion,
         )
+        if verdict.action == "start" and len(result.started) >= request.room:
+            result.roomless.append(run.run_id)
+            continue
         if verdict.action == "start":
             result.started.append(run)
             _count(database, run, row[17], left, result)

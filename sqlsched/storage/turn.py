@@ -110,6 +110,8 @@ class Turn:
 
     started: list[Started] = field(default_factory=list)
     armed: list[Armed] = field(default_factory=list)
+    roomless: list[int] = field(default_factory=list)
+    """Runs that may start as soon as there is room."""
     unrun: list[Unrun] = field(default_factory=list)
     revoked: list[int] = field(default_factory=list)
     """Claims of schedules that have reached `max_runs`."""
