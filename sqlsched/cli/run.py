@@ -121,11 +121,11 @@ def run(
         accept_clock=accept_clock,
         delivery=delivery,
     )
-    scheduler = Scheduler(broker, [SqliteScheduleSource(invocation.path)])
     new = not invocation.path.exists()
     with invocation.writing(create=True):  # what is wrong with it is said before anything starts
         if new:
             say(f"made a new database, {invocation.path}; `sqlsched add` fills it")
+    scheduler = Scheduler(broker, [SqliteScheduleSource(invocation.path)])
     code = serve(scheduler, scheduler.run(skip_first_run, once, until_idle, options=options))
     raise click.exceptions.Exit(code)
 
