@@ -30,6 +30,7 @@ async def _serve(scheduler: Scheduler, running: Coroutine[Any, Any, None]) -> in
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     await running
+    code = 128 + received[1] if len(received) > 1 else 0
     if len(asyncio.all_tasks()) > 1:
-        os._exit(0)  # a task that does not end would be waited for, for ever
-    return 128 + received[1] if len(received) > 1 else 0
+        os._exit(code)  # a task that does not end would be waited for, for ever
+    return code
