@@ -18,6 +18,7 @@ from sqlsched.serialization import checked, shorten
 from sqlsched.timezones import checked_cron_offset, format_cron_offset
 
 if TYPE_CHECKING:
+    from sqlsched.planner import Timing
     from sqlsched.trigger import Trigger
 
 SHELL_TASK = "sqlsched:shell"
@@ -31,7 +32,8 @@ CATCHUP_WORDS = ("none", "unlimited")
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _PART = r"[^\W\d]\w*"
-_TASK_NAME = re.compile(rf"{_PART}(\.{_PART})*:{_PART}(\.{_PART})*")
+_TASK_PATH = re.compile(rf"{_PART}(\.{_PART})*:{_PART}(\.{_PART})*")
+_TASK_NAME = re.compile(r"[\w<>-]+([.:/][\w<>-]+)*")
 _CRON = re.compile(r"\s*(@[A-Za-z]+|([\w*?,/#-]+[ \t]+){4}[\w*?,/#-]+)\s*", re.ASCII)
 _MAX_TASK_NAME = 255
 _MAX_COUNT = 2**31 - 1
@@ -125,6 +127,15 @@ class ScheduledTask:
             anchor_us=anchor_us if self.interval and not self.start else 0,
         )
 
+    def timing(self, anchor_us: int) -> "Timing":
+        """What decides when its firings are dispatched, for an anchor as in `trigger`."""
+        from sqlsched.planner import Timing
+
+        jitter, window = self.jitter, self.catchup_window
+        assert not isinstance(jitter, timedelta)
+        assert not isinstance(window, timedelta)  # normalised at construction
+        return Timing(self.trigger(anchor_us), jitter, window, self.coalesce, self.max_runs)
+
     def content(self) -> dict[str, Any]:
         """Everything that makes this schedule what it is, as plain JSON: all but the id and state.
 
@@ -192,6 +203,16 @@ def check_schedule_id(value: object, what: str = "schedule_id") -> str:
 
 def _task_name(value: object, what: str) -> str:
     if isinstance(value, str) and len(value) <= _MAX_TASK_NAME and _TASK_NAME.fullmatch(value):
+        return value
+    raise InvalidScheduleError(
+        f"{what} {shorten(value)}: a task is package.module:object, like shop.jobs:send_mail, or "
+        "the name that it is registered by"
+    )
+
+
+def check_task_path(value: str, what: str) -> str:
+    """The name of a task that can be imported."""
+    if len(value) <= _MAX_TASK_NAME and _TASK_PATH.fullmatch(value):
         return value
     raise InvalidScheduleError(
         f"{what} {shorten(value)}: a task is package.module:object, like shop.jobs:send_mail"

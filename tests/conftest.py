@@ -1,12 +1,14 @@
 """What every part of the suite may use: the program, called as its user calls it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 
 from sqlsched.cli import main
+from tests.servers import Program, RedisServer
 
 
 @pytest.fixture
@@ -24,3 +26,28 @@ def sqlsched(
         return CompletedProcess(arguments, int(stop.value.code or 0), said.out, said.err)
 
     return call
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A redis-server of our own."""
+    directory = tmp_path / "redis"
+    directory.mkdir()
+    server = RedisServer(directory)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def start_program(tmp_path: Path) -> Iterator[Callable[..., Program]]:
+    """Start `python -m …` in the test's directory; it is stopped with the test."""
+    started: list[Program] = []
+
+    def start(*arguments: str, **options: Any) -> Program:
+        started.append(Program(tmp_path, *arguments, **options))
+        return started[-1]
+
+    yield start
+    for program in started:
+        program.stop()

@@ -42,7 +42,7 @@ def test_a_schedule_has_exactly_one_trigger(given: dict[str, Any], found: str) -
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("task_name", "send"),
+        ("task_name", ""),
         ("task_name", "shop.jobs:"),
         ("task_name", "shop..jobs:send"),
         ("task_name", "shop jobs:send"),

@@ -11,7 +11,14 @@ from sqlsched.clock import now_us
 from sqlsched.durations import parse_duration
 from sqlsched.exceptions import InvalidScheduleError
 from sqlsched.instants import from_us, parse_time
-from sqlsched.scheduled_task import CATCHUP_WORDS, COALESCE, EXEC_TASK, OVERLAP, SHELL_TASK
+from sqlsched.scheduled_task import (
+    CATCHUP_WORDS,
+    COALESCE,
+    EXEC_TASK,
+    OVERLAP,
+    SHELL_TASK,
+    check_task_path,
+)
 from sqlsched.serialization import loads, shorten
 from sqlsched.timezones import checked_cron_offset, zone_info
 
@@ -203,7 +210,7 @@ def read_task(
     if len(given) > 1:
         raise click.UsageError(f"{' and '.join(given)} exclude each other: give one")
     if task is not None:
-        return {"task_name": task}
+        return {"task_name": check_task_path(task, "TASK")}
     if shell is None and command is None:
         return {}
     if "args" in fields or "kwargs" in fields:

@@ -21,7 +21,6 @@ from sqlsched.storage.schedules import (
     UnreadableScheduleError,
     get,
     stored,
-    timing_of,
     to_row,
 )
 from sqlsched.trigger import Trigger
@@ -117,7 +116,7 @@ def next_columns(
     """The columns that say when a schedule is looked at next."""
     if next_us is None:
         return {"next_us": None, "wake_us": None}
-    wake = jittered_us(schedule_id, timing_of(schedule, anchor_us), next_us)
+    wake = jittered_us(schedule_id, schedule.timing(anchor_us), next_us)
     return {"next_us": next_us, "wake_us": wake}
 
 

@@ -65,7 +65,7 @@ class StoredSchedule:
     @property
     def timing(self) -> Timing:
         """What decides when they are dispatched."""
-        return timing_of(self.schedule, self.anchor_us)
+        return self.schedule.timing(self.anchor_us)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +77,6 @@ class Selection:
     paused: bool | None = None
     labels: dict[str, str] | None = None
     task_glob: str | None = None
-
-
-def timing_of(schedule: ScheduledTask, anchor_us: int) -> Timing:
-    """The part of a schedule that decides when."""
-    jitter, window = schedule.jitter, schedule.catchup_window
-    assert jitter is None or isinstance(jitter, int)
-    assert window is None or isinstance(window, int | str)
-    trigger = schedule.trigger(anchor_us)
-    return Timing(trigger, jitter, window, schedule.coalesce, schedule.max_runs)
 
 
 def stored(
