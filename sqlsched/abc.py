@@ -4,14 +4,22 @@ A new source or broker subclasses one of these and is done; the engine knows not
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, overload
 
 from sqlsched.clock import Clock
-from sqlsched.planner import Firing, Moment, Stretch
+from sqlsched.exceptions import SqlschedError
+from sqlsched.planner import Claim as Claim
+from sqlsched.planner import Identity as Identity
+from sqlsched.planner import Moment
 from sqlsched.scheduled_task import ScheduledTask, TaskMessage
+from sqlsched.task import DeclaredSchedule, Task, register, task_path
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,53 @@ class Broker(ABC):
 
     default_concurrency: int = 64
     """How many runs at once, where nobody says."""
+
+    @cached_property
+    def tasks(self) -> dict[str, Callable[..., Any]]:
+        """What is registered here, by name: Tasks, and plain functions that were put in."""
+        return {}
+
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+    @overload
+    def task(
+        self,
+        task_name: str | None = None,
+        schedule: Sequence[DeclaredSchedule] | None = None,
+        **labels: Any,
+    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+
+    def task(
+        self,
+        task_name: Any = None,
+        schedule: Sequence[DeclaredSchedule] | None = None,
+        **labels: Any,
+    ) -> Any:
+        """Make a function a task: `@broker.task`, or `@broker.task(schedule=[…], queue="low")`.
+
+        Its name is `module:qualname` by default. `schedule` are dicts with fields of
+        ScheduledTask, for `LabelScheduleSource`; all other keywords are labels. BrokerError if
+        the name belongs to another function; one that was defined again takes its place.
+        """
+
+        if callable(task_name):
+            return self.task(None, schedule, **labels)(task_name)
+
+        def decorate(function: Callable[P, R]) -> Task[P, R]:
+            task = Task(function, self, task_name=task_name, schedule=schedule, labels=labels)
+            register(task, self.tasks)
+            return task
+
+        return decorate
+
+    def import_path(self, task_name: str) -> str:
+        """Where another process imports a task from: for one registered here, its function's place.
+
+        BrokerError if that function has none, as a lambda.
+        """
+        registered = self.tasks.get(task_name)
+        return task_name if registered is None else task_path(registered)
 
     async def startup(self) -> None:  # noqa: B027 - optional
         """Make ready. May be called again, also after `shutdown`."""
@@ -98,11 +153,16 @@ class ScheduleSource(ABC):
         The same content under the same id is a no-op; other content raises
         DuplicateScheduleError unless `replace`.
         """
-        raise TypeError(f"{type(self).__name__} takes no schedules: {schedule.schedule_id}")
+        raise SqlschedError(
+            f"{type(self).__name__} takes no schedules, and so not {schedule.schedule_id}; "
+            "give a source that stores them"
+        )
 
     async def delete_schedule(self, schedule_id: str) -> None:
         """Remove a schedule; ScheduleNotFoundError if there is none with this id."""
-        raise TypeError(f"{type(self).__name__} removes no schedules: {schedule_id}")
+        raise SqlschedError(
+            f"{type(self).__name__} removes no schedules, and so not {schedule_id}; it stores none"
+        )
 
     def pre_send(  # noqa: B027 - optional
         self, task: ScheduledTask
@@ -113,26 +173,6 @@ class ScheduleSource(ABC):
         self, task: ScheduledTask
     ) -> Awaitable[None] | None:
         """Called after each send. Plain or async."""
-
-
-Identity = tuple[str, int]
-"""A firing: the id of its schedule, and its nominal time in microseconds since the epoch."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """Firings of one schedule that are this scheduler's now, and what else was decided with them.
-
-    `stretches` are firings that never run, to be recorded; `next_us` is the next nominal firing,
-    `dispatched` how many were started before, of those that `max_runs` counts.
-    """
-
-    schedule: ScheduledTask
-    anchor_us: int
-    firings: Sequence[Firing] = ()
-    stretches: Sequence[Stretch] = ()
-    next_us: int | None = None
-    dispatched: int = 0
 
 
 class ClaimingSource(ScheduleSource):

@@ -11,6 +11,7 @@ from sqlsched.abc import Broker, RunOutcome
 from sqlsched.clock import Clock
 from sqlsched.exceptions import SendTaskError
 from sqlsched.instants import SECOND_US, format_us, from_us
+from sqlsched.intake import Intake
 from sqlsched.output import OutputBuffer
 from sqlsched.scheduled_task import TaskMessage, derive_task_id
 from sqlsched.storage.turn import Finished, Printed, Started
@@ -79,9 +80,15 @@ class Dispatcher:
     """Hands started runs to the broker and collects their ends."""
 
     def __init__(
-        self, broker: Broker, clock: Clock, concurrency: int, on_end: Callable[[], None]
+        self,
+        broker: Broker,
+        intake: Intake,
+        clock: Clock,
+        concurrency: int,
+        on_end: Callable[[], None],
     ) -> None:
         self._broker = broker
+        self._intake = intake
         self._clock = clock
         self._concurrency = concurrency
         self._on_end = on_end
@@ -201,8 +208,7 @@ class Dispatcher:
     async def _fly(self, flight: _Flight) -> None:
         with self._clock.busy():
             try:
-                outcome = await self._broker.kick(flight.message)
-                end = self._ended(flight, outcome)
+                end = await self._send(flight)
                 if flight.stopped_as:  # a task may swallow its cancellation; it was stopped anyway
                     end = self._end(flight, *flight.stopped_as, code=end.exit_code)
             except asyncio.CancelledError:
@@ -216,6 +222,14 @@ class Dispatcher:
                 status, reason = flight.stopped_as or ("failed", None)
                 end = self._end(flight, status, reason, f"{type(error).__name__}: {error}")
             self._land(flight, end)
+
+    async def _send(self, flight: _Flight) -> Finished:
+        not_sent = await self._intake.before_send(flight.run, flight.message)
+        if not_sent is not None:
+            return self._end(flight, "cancelled", not_sent.reason, not_sent.text)
+        end = self._ended(flight, await self._broker.kick(flight.message))
+        await self._intake.after_send(flight.run, flight.message)
+        return end
 
     def _ended(self, flight: _Flight, outcome: RunOutcome | None) -> Finished:
         if outcome is None:

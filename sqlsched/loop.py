@@ -13,8 +13,11 @@ from math import inf
 
 from sqlsched.clock import Clock
 from sqlsched.dispatcher import Dispatcher, Report
+from sqlsched.events import tell
 from sqlsched.exceptions import StorageError
-from sqlsched.instants import MINUTE_US, SECOND_US, format_us, from_us
+from sqlsched.feeds import Circumstances
+from sqlsched.instants import MINUTE_US, SECOND_US, from_us
+from sqlsched.intake import Intake
 from sqlsched.planner import Moment
 from sqlsched.storage import claims, recovery, runs
 from sqlsched.storage.claims import FOREVER_US
@@ -65,6 +68,7 @@ class Loop:
         ledger: Ledger,
         dispatcher: Dispatcher,
         peers: Peers,
+        intake: Intake,
         clock: Clock,
         settings: Settings,
         wakeup: asyncio.Event,
@@ -72,6 +76,7 @@ class Loop:
         self._ledger = ledger
         self._dispatcher = dispatcher
         self._peers = peers
+        self._intake = intake
         self._clock = clock
         self._settings = settings
         self._wakeup = wakeup
@@ -100,6 +105,10 @@ class Loop:
 
     async def serve(self) -> None:
         """Now, claim, dispatch, wait; until there is a reason to end."""
+        await self._intake.begin(
+            Circumstances(self._moment, self._room_ahead_or_now, self._limit_us(), self._refresh),
+            once=self._settings.once,
+        )
         while not self._stopping:
             self._wakeup.clear()
             now_us = self._clock.now_us()
@@ -147,6 +156,8 @@ class Loop:
         try:
             if self._peers.somebody_died():
                 await self._peers.take_over(now_us)
+            if self._intake.news and not self._stopping:
+                await self._intake.apply(now_us)
             turn = await self._ledger.run(claims.turn, request)
         except DamagedDatabaseError:
             raise
@@ -162,12 +173,9 @@ class Loop:
                 await self._prune(now_us)
 
     def _request(self, now_us: int, report: Report) -> Request:
-        settings = self._settings
         return Request(
             owner=self._peers.owner,
-            moment=Moment(
-                now_us, self._serving_since_us, settings.not_before_us, settings.catchup_window
-            ),
+            moment=self._moment(now_us),
             room=0 if self._stopping else self._dispatcher.room,
             ahead=-1 if self._stopping else self._room_ahead(),
             due=self._pop_due(now_us),
@@ -178,7 +186,22 @@ class Loop:
             heartbeat=now_us - self._seen_us >= MINUTE_US,
             reports_completion=self._dispatcher.reports_completion,
             until_us=self._limit_us(),
+            sources=self._intake.names,
+            merged_out=self._intake.merged_out,
         )
+
+    def _moment(self, now_us: int | None = None) -> Moment:
+        return Moment(
+            self._clock.now_us() if now_us is None else now_us,
+            self._serving_since_us,
+            self._settings.not_before_us,
+            self._settings.catchup_window,
+        )
+
+    def _refresh(self) -> None:
+        """A source has news."""
+        self._stale = True
+        self._wakeup.set()
 
     def _apply(self, turn: Turn) -> None:
         if self._failures:
@@ -189,7 +212,7 @@ class Loop:
         if (limit_us := self._limit_us()) is not None and self._next_us >= limit_us:
             self._next_us = FOREVER_US
         self._arm(turn)
-        _tell(turn)
+        tell(turn)
         self._dispatcher.launch(turn.started)
         for run_id, reason in turn.cancels:
             self._dispatcher.stop(run_id, reason)
@@ -261,6 +284,9 @@ class Loop:
             return 0
         return max(0, AHEAD_FACTOR * self._dispatcher.concurrency - len(self._armed))
 
+    def _room_ahead_or_now(self) -> int:
+        return 0 if self._stopping else max(self._room_ahead(), self._dispatcher.room)
+
     def _limit_us(self) -> int | None:
         return self._started_us + 1 if self._settings.once else self._settings.until_us
 
@@ -279,7 +305,10 @@ class Loop:
         """Whether something happened that no timer tells of. Microseconds to ask."""
         now_us = self._clock.now_us()
         try:
-            if self._ledger.changed() or self._peers.somebody_died():
+            if self._ledger.changed():
+                self._stale = True
+                self._intake.ledger_changed()
+            if self._peers.somebody_died():
                 self._stale = True
         except StorageError as error:
             self._back_off(now_us, error)
@@ -305,11 +334,12 @@ class Loop:
         if self._armed or self._roomless:
             return False
         if self._settings.once:
-            return self._next_us > self._started_us
-        if self._next_us != FOREVER_US:
+            due = self._intake.due_by(self._started_us) or self._next_us <= self._started_us
+            return not (due or self._intake.news)
+        if self._next_us != FOREVER_US or not self._intake.is_idle():
             return False
         try:
-            return await self._ledger.run(recovery.idle)
+            return await self._ledger.run(recovery.idle, self._intake.names)
         except StorageError as error:
             self._back_off(self._clock.now_us(), error)
             return False
@@ -336,6 +366,7 @@ class Loop:
         self._serving_since_us = min(self._serving_since_us, now_us)
         self._started_us = min(self._started_us, now_us)
         self._seen_us = self._prune_from_us = 0
+        await self._intake.pull_back(now_us)
         try:
             await self._ledger.run(recovery.pull_back, now_us)
         except DamagedDatabaseError:
@@ -343,20 +374,3 @@ class Loop:
         except StorageError as error:
             self._skew_us -= step_us  # to be noticed again
             self._back_off(now_us, error)
-
-
-def _tell(turn: Turn) -> None:
-    """One line for each event that is not a run."""
-    for unrun in turn.unrun:
-        log.warning(
-            "%s %s: %d firing%s from %s on, %s",
-            *(unrun.schedule_id, unrun.status, unrun.count, "s" if unrun.count > 1 else ""),
-            *(format_us(unrun.first_us), unrun.reason),
-            extra={"schedule_id": unrun.schedule_id},
-        )
-    for run_id in turn.lost:
-        log.debug("run %d was taken back, cancelled, or taken over by another process", run_id)
-    for run_id, due_us in turn.retries:
-        log.info("run %d is tried again at %s", run_id, format_us(due_us))
-    for schedule_id, problem in turn.bad:
-        log.error("schedule %s is put aside, as its row is damaged: %s", schedule_id, problem)

@@ -4,11 +4,15 @@ Nothing here reads a clock or a database: `now_us` and the facts are arguments, 
 a value that storage writes down.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sqlsched.instants import SECOND_US
 from sqlsched.trigger import Trigger
+
+if TYPE_CHECKING:
+    from sqlsched.scheduled_task import ScheduledTask
 
 DEFAULT_CATCHUP_S = 60
 DEFAULT_RETRY_DELAY_S = 10
@@ -53,6 +57,27 @@ class Plan:
     firings: list[Firing]
     stretches: list[Stretch]
     next_us: int | None
+
+
+Identity = tuple[str, int]
+"""A firing: the id of its schedule, and its nominal time in microseconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Firings of one schedule that a source shared by several machines gave to this one, and what
+    else was decided with them.
+
+    `stretches` are firings that never run, to be recorded; `next_us` is the next nominal firing,
+    `dispatched` how many were started before, of those that `max_runs` counts.
+    """
+
+    schedule: "ScheduledTask"
+    anchor_us: int
+    firings: Sequence[Firing] = ()
+    stretches: Sequence[Stretch] = ()
+    next_us: int | None = None
+    dispatched: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +136,15 @@ def plan(schedule_id: str, timing: Timing, next_us: int, moment: Moment, limit: 
     of the plan is one of them.
     """
     return _Planning(schedule_id, timing, moment).plan(next_us, limit)
+
+
+def without_firings(planned: Plan) -> Plan:
+    """The same, with what was to run skipped: a merge function has left the schedule out."""
+    skipped = [
+        Stretch(firing.scheduled_us, firing.scheduled_us, 1, "skipped", "merged")
+        for firing in planned.firings
+    ]
+    return Plan([], planned.stretches + skipped, planned.next_us)
 
 
 def settle(

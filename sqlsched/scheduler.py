@@ -12,9 +12,10 @@ from pathlib import Path
 from sqlsched.abc import Broker, ScheduleSource
 from sqlsched.clock import Clock, SystemClock
 from sqlsched.dispatcher import Dispatcher
-from sqlsched.exceptions import StorageError
 from sqlsched.instants import SECOND_US, format_us, next_minute_us, to_us
+from sqlsched.intake import Intake, MergeFunction
 from sqlsched.loop import Loop, Settings
+from sqlsched.merge_functions import preserve_all
 from sqlsched.storage import owners, recovery
 from sqlsched.storage.connection import default_path
 from sqlsched.storage.ledger import Ledger
@@ -39,27 +40,31 @@ class Options:
 
 
 class Scheduler:
-    """Runs the schedules of its ledger through its broker.
+    """Runs the schedules of its sources through its broker, and keeps the ledger of their runs.
 
-    `sources` are SqliteScheduleSources of that ledger: they are started with it, and take its
-    clock. `database`, the ledger, is by default that of the first SqliteScheduleSource, else what
-    `$SQLSCHED_DB` names, else `./sqlsched.db`.
+    `database`, the ledger, is by default that of the first SqliteScheduleSource, else what
+    `$SQLSCHED_DB` names, else `./sqlsched.db`. What it holds itself is always served; the lists
+    of other sources are asked for each whole minute, merged by `merge_func` in the order of
+    `sources`, and copied into it. A source without a clock takes the scheduler's.
     """
 
     def __init__(
         self,
         broker: Broker,
         sources: Sequence[ScheduleSource] = (),
+        merge_func: MergeFunction = preserve_all,
         *,
         database: str | os.PathLike[str] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.broker = broker
         self.sources = list(sources)
+        self.merge_func = merge_func
         self.clock = clock or SystemClock()
         self.database = Path(database) if database is not None else self._default_database()
-        self._check_sources()
         self._started = False
+        self._up: list[ScheduleSource] = []
+        """The sources that were started."""
         self._wakeup = asyncio.Event()
         self._stop_requested = False
         self._loop: Loop | None = None
@@ -69,28 +74,29 @@ class Scheduler:
         own = [source.database for source in self.sources if source.database is not None]
         return own[0] if own else default_path()
 
-    def _check_sources(self) -> None:
-        """Each source keeps its schedules in the ledger, where the loop finds what is due."""
-        for source in self.sources:
-            if source.database is None or source.database.resolve() != self.database.resolve():
-                raise StorageError(
-                    f"{type(source).__name__} keeps no schedules in {self.database}; "
-                    "give a SqliteScheduleSource of that path"
-                )
-
     async def startup(self) -> None:
         """Start the broker and the sources. May be called again, also after `shutdown`."""
         for source in self.sources:
-            source.clock = source.clock or self.clock
-            await source.startup()
+            try:
+                await self._start(source)
+            except Exception as error:
+                if source.database is not None:
+                    raise
+                log.error("%s cannot start; it is tried again: %s", type(source).__name__, error)
         await self.broker.startup()
         self._started = True
+
+    async def _start(self, source: ScheduleSource) -> None:
+        if source not in self._up:
+            source.clock = source.clock or self.clock
+            await source.startup()
+            self._up.append(source)
 
     async def shutdown(self) -> None:
         """Stop the sources and the broker. May be called again."""
         self._started = False
-        for source in self.sources:
-            await source.shutdown()
+        while self._up:
+            await self._up.pop().shutdown()
         await self.broker.shutdown()
 
     def stop(self, *, at_once: bool = False) -> None:
@@ -117,6 +123,7 @@ class Scheduler:
         cancellation through. StorageError if the database cannot be opened, or is lost.
         """
         self._stop_requested = False
+        self._wakeup = asyncio.Event()  # it belongs to this event loop
         settings = Settings(
             once=once, until_idle=until_idle, until_us=None if until is None else to_us(until)
         )
@@ -164,9 +171,13 @@ class Scheduler:
         self, peers: Peers, ledger: Ledger, settings: Settings, options: Options
     ) -> None:
         concurrency = options.concurrency or self.broker.default_concurrency
-        dispatcher = Dispatcher(self.broker, self.clock, concurrency, self._wakeup.set)
+        resend = options.delivery == "at-least-once" and not self.broker.reports_completion
+        intake = Intake(
+            self.sources, self.merge_func, ledger, self.clock, self._start, resend=resend
+        )
+        dispatcher = Dispatcher(self.broker, intake, self.clock, concurrency, self._wakeup.set)
         settings = settings.with_options(options.catchup_window, options.keep_seconds * SECOND_US)
-        loop = Loop(ledger, dispatcher, peers, self.clock, settings, self._wakeup)
+        loop = Loop(ledger, dispatcher, peers, intake, self.clock, settings, self._wakeup)
         self._loop, self._dispatcher = loop, dispatcher
         log.info("serving %s with %d at a time", self.database, concurrency)
         try:
@@ -179,6 +190,7 @@ class Scheduler:
             await dispatcher.join()
             raise
         finally:
+            await intake.end()
             self._loop = self._dispatcher = None
         log.info("stopped serving %s", self.database)
 

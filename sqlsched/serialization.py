@@ -6,6 +6,7 @@ surrogates, keys that are not strings, anything that JSON has no word for, nesti
 
 import json
 from collections import Counter
+from dataclasses import fields, is_dataclass
 from typing import Any, NoReturn
 
 from sqlsched.exceptions import InvalidScheduleError
@@ -39,10 +40,35 @@ def checked(value: Any, what: str) -> Any:
     return _checked(value, what, 0)
 
 
+def as_json(value: Any, what: str) -> Any:
+    """A deep copy as plain JSON, with dataclasses and pydantic models as objects.
+
+    Raises InvalidScheduleError, which names `what`, for anything that JSON has no word for.
+    """
+    try:
+        return checked(_plain(value), what)
+    except RecursionError:
+        raise InvalidScheduleError(f"{what} is nested deeper than {MAX_DEPTH} levels") from None
+
+
 def shorten(value: object, limit: int = 60) -> str:
     """Quote a value for an error message: one line, printable, of bounded length."""
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, type):
+        return value
+    if callable(dump := getattr(value, "model_dump", None)):
+        return dump(mode="json")
+    if is_dataclass(value):
+        return {part.name: _plain(getattr(value, part.name)) for part in fields(value)}
+    return value
 
 
 def _checked(value: Any, what: str, depth: int) -> Any:

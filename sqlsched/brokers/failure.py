@@ -6,7 +6,10 @@ from types import TracebackType
 from sqlsched.brokers.wire import MAX_ERROR
 from sqlsched.exceptions import BrokerError
 
-_NOT_THE_USERS = ("sqlsched.brokers.", "sqlsched.importing", "asyncio.", "importlib.", "contextlib")
+_NOT_THE_USERS = (
+    *("sqlsched.brokers.", "sqlsched.importing", "sqlsched.task"),
+    *("asyncio.", "importlib.", "contextlib"),
+)
 
 
 class Failure:

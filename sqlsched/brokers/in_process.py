@@ -38,7 +38,6 @@ class InProcessBroker(Broker):
 
     def __init__(self, *, concurrency: int = 64, app_dir: str | Path | None = None) -> None:
         self.default_concurrency = concurrency
-        self.tasks: dict[str, Callable[..., Any]] = {}
         self._children = SubprocessBroker(app_dir)
         self._slots = asyncio.Semaphore(concurrency)  # a new one for each loop: see startup
         self._started = False

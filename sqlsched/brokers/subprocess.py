@@ -88,7 +88,7 @@ class SubprocessBroker(Broker):
 
     def _payload(self, message: TaskMessage) -> bytes:
         request = {
-            "task_name": message.task_name,
+            "task_name": self.import_path(message.task_name),
             "args": message.args,
             "kwargs": message.kwargs,
             "app_dir": self._app_dir,

@@ -60,6 +60,7 @@ def schedule_details_json(stored: StoredSchedule, next_times: list[str]) -> dict
         **schedule_json(stored),
         **{name: plain[name] for name in _POLICIES},
         "task_id": plain["task_id"],
+        "source": stored.source or None,
         "created_at": iso(stored.created_us),
         "paused_since": iso(stored.paused_us),
         "done": stored.done,

@@ -2,21 +2,18 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from sqlsched.cli.invocation import Invocation, say
+from sqlsched.cli.invocation import Invocation
 from sqlsched.cli.schedule_options import read_window
 from sqlsched.durations import parse_duration
-from sqlsched.exceptions import BrokerError, InvalidScheduleError
+from sqlsched.exceptions import InvalidScheduleError
 from sqlsched.serialization import shorten
-
-if TYPE_CHECKING:
-    from sqlsched.abc import Broker
 
 
 @click.command()
+@click.argument("scheduler_path", metavar="[MODULE:OBJECT]", required=False)
 @click.option(
     "--skip-first-run",
     is_flag=True,
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
     "--broker",
     "broker_name",
     metavar="NAME|MODULE:OBJECT",
-    default="subprocess",
     help="subprocess (default), in-process, or yours.",
 )
 @click.option(
@@ -78,8 +74,9 @@ if TYPE_CHECKING:
 @click.pass_obj
 def run(
     invocation: Invocation,
+    scheduler_path: str | None,
     skip_first_run: bool,
-    broker_name: str,
+    broker_name: str | None,
     concurrency: int | None,
     app_dir: Path,
     until_idle: bool,
@@ -94,8 +91,11 @@ def run(
 ) -> None:
     """Run the schedules, until SIGTERM or Ctrl-C. Any number of `run` may share a database.
 
+    With MODULE:OBJECT it runs that Scheduler, or the one that this function returns.
+
     \b
     Example: sqlsched run --broker in-process --app-dir /srv/shop
+             sqlsched run shop.app:scheduler --skip-first-run
     """
     if once and until_idle:
         raise click.UsageError("--once and --until-idle exclude each other: give one")
@@ -104,13 +104,12 @@ def run(
     if not app_dir.is_dir():
         raise InvalidScheduleError(f"--app-dir {shorten(str(app_dir))}: there is no such directory")
     sys.path.insert(0, str(app_dir.resolve()))
-    broker = _broker(broker_name, app_dir, concurrency)
 
     # The engine is heavy to import; no other command needs it.
+    from sqlsched.cli.compose import compose
     from sqlsched.cli.logs import configure_logging
     from sqlsched.cli.serve import serve
-    from sqlsched.scheduler import Options, Scheduler
-    from sqlsched.sources.sqlite import SqliteScheduleSource
+    from sqlsched.scheduler import Options
 
     configure_logging(log_level, log_format)
     options = Options(
@@ -121,33 +120,6 @@ def run(
         accept_clock=accept_clock,
         delivery=delivery,
     )
-    new = not invocation.path.exists()
-    with invocation.writing(create=True):  # what is wrong with it is said before anything starts
-        if new:
-            say(f"made a new database, {invocation.path}; `sqlsched add` fills it")
-    scheduler = Scheduler(broker, [SqliteScheduleSource(invocation.path)])
+    scheduler = compose(invocation, scheduler_path, broker_name, app_dir, concurrency)
     code = serve(scheduler, scheduler.run(skip_first_run, once, until_idle, options=options))
     raise click.exceptions.Exit(code)
-
-
-def _broker(name: str, app_dir: Path, concurrency: int | None) -> "Broker":
-    from sqlsched.abc import Broker
-
-    if name == "subprocess":
-        from sqlsched.brokers.subprocess import SubprocessBroker
-
-        return SubprocessBroker(app_dir)
-    if name == "in-process":
-        from sqlsched.brokers.in_process import InProcessBroker
-
-        return InProcessBroker(concurrency=concurrency or 64, app_dir=app_dir)
-    if ":" not in name:
-        raise InvalidScheduleError(
-            f"--broker {shorten(name)}: give subprocess, in-process or MODULE:OBJECT"
-        )
-    from sqlsched.importing import import_object
-
-    found = import_object(name)
-    if not isinstance(found, Broker):
-        raise BrokerError(f"--broker {name} is a {type(found).__name__}; give a sqlsched Broker")
-    return found

@@ -42,11 +42,16 @@ def add(
         there = next(stored(database, Selection([schedule.schedule_id], include_done=True)), None)
         if there is None:
             return _insert(database, schedule, now_us)
+        if there.source:
+            raise DuplicateScheduleError(
+                f"a schedule with the id {schedule.schedule_id!r} comes from {there.source} "
+                "already; use another id"
+            )
         same = there.schedule.content() == schedule.content()
         if same and not (there.done and there.trigger.recurring):
             return Added(there.next_us, changed=False)
         if there.done:
-            _remove(database, schedule.schedule_id, now_us)
+            remove_one(database, schedule.schedule_id, now_us)
             return _insert(database, schedule, now_us)
         if not replace_other:
             raise DuplicateScheduleError(
@@ -64,14 +69,19 @@ def edit(
 ) -> Added:
     """Replace a schedule by what `change` makes of it; its firings are computed from now on."""
     with transaction(database):
-        return _change(database, change(get(database, schedule_id).schedule), now_us)
+        there = get(database, schedule_id)
+        if there.source:
+            raise InvalidScheduleError(
+                f"schedule {schedule_id!r} comes from {there.source}; change it there"
+            )
+        return _change(database, change(there.schedule), now_us)
 
 
 def remove(database: Database, ids: Sequence[str], now_us: int) -> None:
     """Remove schedules, all or none; their history stays, and so do their running runs."""
     with transaction(database):
         for schedule_id in ids:
-            _remove(database, schedule_id, now_us)
+            remove_one(database, schedule_id, now_us)
 
 
 def pause(database: Database, ids: Sequence[str], now_us: int) -> None:
@@ -167,7 +177,7 @@ def _change(database: Database, schedule: ScheduledTask, now_us: int) -> Added:
     if next_us is None and there.next_us is not None:
         raise _never(schedule)
     if next_us != there.next_us:
-        _account(database, there, now_us, "missed", "edited")
+        account(database, there, now_us, "missed", "edited")
     values = to_row(schedule) | {"anchor_us": anchor, "dispatched": dispatched}
     values |= next_columns(schedule.schedule_id, schedule, anchor, next_us)
     if there.paused_us is not None:
@@ -210,10 +220,11 @@ def _never(schedule: ScheduledTask) -> InvalidScheduleError:
     )
 
 
-def _remove(database: Database, schedule_id: str, now_us: int) -> None:
+def remove_one(database: Database, schedule_id: str, now_us: int) -> None:
+    """Remove a schedule, within a transaction."""
     with suppress(UnreadableScheduleError):  # nobody can tell its firings; it goes all the same
         revoke(database, schedule_id)
-        _account(database, get(database, schedule_id), now_us, "cancelled", "removed")
+        account(database, get(database, schedule_id), now_us, "cancelled", "removed")
     database.execute(
         """UPDATE runs SET status = 'cancelled', reason = 'removed', held = 0, finished_us = ?
            WHERE schedule_id = ? AND status IN ('waiting', 'claimed')""",
@@ -222,7 +233,7 @@ def _remove(database: Database, schedule_id: str, now_us: int) -> None:
     database.execute("DELETE FROM schedules WHERE schedule_id = ?", (schedule_id,))
 
 
-def _account(
+def account(
     database: Database,
     there: StoredSchedule,
     now_us: int,

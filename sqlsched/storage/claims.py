@@ -9,11 +9,21 @@ has lost the run to another and lets it go.
 import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 from sqlsched.exceptions import InvalidScheduleError
 from sqlsched.instants import SECOND_US
-from sqlsched.planner import Firing, Moment, Stretch, Timing, jittered_us, plan, still_runs
+from sqlsched.planner import (
+    Firing,
+    Moment,
+    Stretch,
+    Timing,
+    jittered_us,
+    plan,
+    still_runs,
+    without_firings,
+)
 from sqlsched.storage.changes import record
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.ends import finish
@@ -38,6 +48,9 @@ _NOT_PAUSED = """(manual_key != 0 OR NOT EXISTS (SELECT 1 FROM schedules AS p
 _FREE = f"""held = 1 AND {_NOT_PAUSED} AND NOT EXISTS (SELECT 1 FROM runs AS other
     WHERE other.status IN {LIVE} AND other.schedule_id = runs.schedule_id
     AND {is_going("other")})"""
+SERVED = """NOT EXISTS (SELECT 1 FROM schedules AS q WHERE q.schedule_id = runs.schedule_id
+    AND q.source NOT IN (SELECT value FROM json_each(?)))"""
+"""SQL: a run of a schedule that this process serves, or that is gone. Takes the sources' names."""
 _PENDING = "status IN ('claimed', 'waiting') AND held = 0"
 TIMING = """cron, cron_offset, time_us, interval_s, start_us, end_us,
     CASE WHEN interval_s IS NULL OR start_us IS NOT NULL THEN 0 ELSE anchor_us END,
@@ -60,7 +73,7 @@ def turn(database: Database, request: Request) -> Turn:
             )
         result.cancels = _cancels(database, request.owner)
         result.others = others(database, request.owner)
-        result.next_us = next_due_us(database, request.owner)
+        result.next_us = next_due_us(database, request.owner, request.sources)
     return result
 
 
@@ -69,7 +82,7 @@ def _claim(database: Database, request: Request, result: Turn) -> list[int]:
     now = request.moment.now_us
     room = max(0, request.room - len(request.due))
     before = database.execute("SELECT max(run_id) FROM runs").fetchone()[0] or 0
-    taken = _release_held(database, request.owner, room)
+    taken = _release_held(database, request, room)
     last = FOREVER_US if request.until_us is None else request.until_us - 1
     due, soon = (0, min(now, last)), (now + 1, min(now + AHEAD_US, last))
     taken += _take_pending(database, request, due, room - len(taken), result)
@@ -85,18 +98,18 @@ def _claim(database: Database, request: Request, result: Turn) -> list[int]:
     return [run_id for run_id, due_us in taken if due_us <= now]
 
 
-def _release_held(database: Database, owner: int, limit: int) -> list[tuple[int, int]]:
+def _release_held(database: Database, request: Request, limit: int) -> list[tuple[int, int]]:
     """Claim runs that waited for others of their schedule, now done: the first of each."""
     if limit <= 0:
         return []
     return database.execute(
         f"""UPDATE runs SET status = 'claimed', owner = ?, held = 0 WHERE run_id IN (
-                SELECT run_id FROM runs WHERE {_FREE}
+                SELECT run_id FROM runs WHERE {_FREE} AND {SERVED}
                 AND NOT EXISTS (SELECT 1 FROM runs AS earlier WHERE earlier.held = 1
                     AND earlier.schedule_id = runs.schedule_id
                     AND earlier.scheduled_us < runs.scheduled_us) LIMIT ?)
             RETURNING run_id, due_us""",
-        (owner, limit),
+        (request.owner, json.dumps(request.sources), limit),
     ).fetchall()
 
 
@@ -115,11 +128,11 @@ def _take_pending(
         f"""SELECT run_id, due_us, schedule_id, scheduled_us, attempt = 1 AND manual_key = 0
                 AND s.seq IS NOT NULL, {TIMING}
             FROM runs LEFT JOIN schedules AS s USING (schedule_id)
-            WHERE {_PENDING} AND due_us BETWEEN ? AND ? AND (
+            WHERE {_PENDING} AND due_us BETWEEN ? AND ? AND {SERVED} AND (
                 (status = 'waiting' AND {_NOT_PAUSED})
                 OR (status = 'claimed' AND owner != ? AND due_us <= ?))
             ORDER BY due_us LIMIT ?""",
-        (*within_us, request.owner, now_us - OVERDUE_US, limit),
+        (*within_us, json.dumps(request.sources), request.owner, now_us - OVERDUE_US, limit),
     ).fetchall():
         fate = _fate(request.moment, scheduled_us, due_us, columns) if is_firing else None
         if fate is None:
@@ -179,7 +192,8 @@ def _claim_firings(
     """Claim up to `limit` firings of schedules that are due within a span of time."""
     runs: list[tuple[Any, ...]] = []
     moves: list[tuple[int | None, int | None, str]] = []
-    for schedule_id, task_name, dispatched, next_us, *columns in _due(database, within_us, limit):
+    for row in _due(database, request.sources, within_us, limit):
+        schedule_id, task_name, dispatched, next_us, _, *columns = row
         try:
             timing = timing_of_row(*columns)
             left = limit - len(runs)
@@ -190,6 +204,8 @@ def _claim_firings(
             result.bad.append((schedule_id, str(error)))
             moves.append((next_us, None, schedule_id))
             continue
+        if schedule_id in request.merged_out:
+            found = without_firings(found)
         runs += [_run(schedule_id, task_name, firing, request.owner) for firing in found.firings]
         for stretch in found.stretches:
             record(database, schedule_id, task_name, stretch, request.moment.now_us)
@@ -206,14 +222,20 @@ def _claim_firings(
     )
 
 
-def _due(database: Database, within_us: tuple[int, int], limit: int) -> list[tuple[Any, ...]]:
+def _due(
+    database: Database, sources: Sequence[str], within_us: tuple[int, int], limit: int
+) -> list[tuple[Any, ...]]:
     if limit <= 0:
         return []
-    return database.execute(
-        f"""SELECT schedule_id, task_name, dispatched, next_us, {TIMING} FROM schedules
-            WHERE wake_us BETWEEN ? AND ? ORDER BY wake_us LIMIT ?""",
-        (*within_us, limit),
-    ).fetchall()
+    rows = []
+    for source in sources:  # each in the order of the index; together they would have to be sorted
+        rows += database.execute(
+            f"""SELECT schedule_id, task_name, dispatched, next_us, wake_us, {TIMING}
+                FROM schedules WHERE source = ? AND wake_us BETWEEN ? AND ?
+                ORDER BY wake_us LIMIT ?""",
+            (source, *within_us, limit),
+        ).fetchall()
+    return sorted(rows, key=itemgetter(4))[:limit] if len(sources) > 1 else rows
 
 
 @lru_cache(maxsize=4096)
@@ -276,16 +298,19 @@ def others(database: Database, owner: int | None) -> list[Owner]:
     return [Owner(*row) for row in rows]
 
 
-def next_due_us(database: Database, owner: int) -> int | None:
+def next_due_us(database: Database, owner: int, sources: Sequence[str]) -> int | None:
     """When this process has to look again: a firing, a retry, a held run that may go now, or
     another's overdue claim."""
+    served = SERVED.replace("?", "?1")
     times = database.execute(
-        f"""SELECT (SELECT min(wake_us) FROM schedules WHERE wake_us IS NOT NULL),
+        f"""SELECT (SELECT min(wake_us) FROM (SELECT (SELECT min(wake_us) FROM schedules
+                    WHERE source = name.value AND wake_us IS NOT NULL) AS wake_us
+                 FROM json_each(?1) AS name)),
                 (SELECT min(due_us) FROM runs
-                 WHERE {_PENDING} AND status = 'waiting' AND {_NOT_PAUSED}),
-                (SELECT min(due_us) FROM runs WHERE {_FREE}),
+                 WHERE {_PENDING} AND status = 'waiting' AND {_NOT_PAUSED} AND {served}),
+                (SELECT min(due_us) FROM runs WHERE {_FREE} AND {served}),
                 (SELECT min(due_us) + {OVERDUE_US + AHEAD_US} FROM runs
-                 WHERE {_PENDING} AND status = 'claimed' AND owner != ?)""",
-        (owner,),
+                 WHERE {_PENDING} AND status = 'claimed' AND owner != ?2 AND {served})""",
+        (json.dumps(sources), owner),
     ).fetchone()
     return min((time for time in times if time is not None), default=None)

@@ -12,6 +12,8 @@ _V1 = """
 CREATE TABLE schedules (
     seq INTEGER PRIMARY KEY,
     schedule_id TEXT NOT NULL UNIQUE,
+    source TEXT NOT NULL DEFAULT '',  -- '': its own; else copied from that
+    declared_paused INTEGER NOT NULL DEFAULT 0,  -- what that source said of pausing, last
     task_name TEXT NOT NULL,
     args TEXT NOT NULL,
     kwargs TEXT NOT NULL,
@@ -42,7 +44,8 @@ CREATE TABLE schedules (
     CHECK ((cron IS NOT NULL) + (time_us IS NOT NULL) + (interval_s IS NOT NULL) = 1),
     CHECK (interval_s >= 1)
 ) STRICT;
-CREATE INDEX schedules_due ON schedules (wake_us) WHERE wake_us IS NOT NULL;
+CREATE INDEX schedules_due ON schedules (source, wake_us) WHERE wake_us IS NOT NULL;
+CREATE INDEX schedules_copied ON schedules (source) WHERE source != '';
 CREATE INDEX schedules_over ON schedules (created_us) WHERE next_us IS NULL;
 
 CREATE TABLE runs (
@@ -96,6 +99,7 @@ CREATE TABLE owners (
 CREATE INDEX owners_serving ON owners (owner) WHERE stopped_us IS NULL;
 
 -- pruned_us: no run up to this nominal time is known any more, so none may be dispatched again.
+-- ledger_id: what sources on other machines know this ledger by.
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT;
 """
 

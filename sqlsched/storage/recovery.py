@@ -105,16 +105,21 @@ def _pull_back_retries(database: Database, now_us: int) -> None:
     )
 
 
-def idle(database: Database) -> bool:
+def idle(database: Database, sources: Sequence[str] = ("",)) -> bool:
     """Whether nothing is left to do: no firing to come, nothing claimed, waiting or running.
 
     What a paused schedule still has to do does not count: only a person can let it go on.
     """
     row = database.execute(
-        """SELECT EXISTS (SELECT 1 FROM schedules WHERE wake_us IS NOT NULL) OR EXISTS (
+        """SELECT EXISTS (
+               SELECT 1 FROM schedules JOIN json_each(?1) AS name ON source = name.value
+               WHERE wake_us IS NOT NULL
+           ) OR EXISTS (
                SELECT 1 FROM runs LEFT JOIN schedules USING (schedule_id)
                WHERE status IN ('claimed', 'waiting', 'sending', 'running')
-               AND NOT (status = 'waiting' AND paused_us IS NOT NULL AND manual_key = 0))"""
+               AND coalesce(source, '') IN (SELECT value FROM json_each(?1))
+               AND NOT (status = 'waiting' AND paused_us IS NOT NULL AND manual_key = 0))""",
+        (json.dumps(sources),),
     ).fetchone()
     return not row[0]
 

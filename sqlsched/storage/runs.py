@@ -168,7 +168,8 @@ def prune(database: Database, before_us: int, limit: int) -> int:
         _remember_pruned(database, max((row[1] for row in oldest), default=0))
         database.execute("DELETE FROM owners WHERE stopped_us < ?", (before_us,))
         database.execute(
-            """DELETE FROM schedules WHERE next_us IS NULL AND created_us < ? AND NOT EXISTS (
+            """DELETE FROM schedules
+               WHERE source = '' AND next_us IS NULL AND created_us < ? AND NOT EXISTS (
                    SELECT 1 FROM runs WHERE runs.schedule_id = schedules.schedule_id)""",
             (before_us,),
         )

@@ -28,9 +28,9 @@ _PLAIN = (
     *("schedule_id", "task_name", "task_id", "cron", "max_runs", "catchup_window", "coalesce"),
     *("overlap", "retries", "note"),
 )
-_CONTENT = (*_PLAIN, *_JSON, "cron_offset", *_TIMES.values(), *_SECONDS.values())
-_STATE = ("created_us", "anchor_us", "paused_us", "dispatched", "next_us", "wake_us")
-COLUMNS = ", ".join((*_CONTENT, *_STATE))
+CONTENT = (*_PLAIN, *_JSON, "cron_offset", *_TIMES.values(), *_SECONDS.values())
+_STATE = ("source", "created_us", "anchor_us", "paused_us", "dispatched", "next_us", "wake_us")
+COLUMNS = ", ".join((*CONTENT, *_STATE))
 
 LIVE = "('claimed', 'waiting', 'sending', 'running')"
 _DONE = f"""next_us IS NULL AND NOT EXISTS (
@@ -47,6 +47,7 @@ class StoredSchedule:
     """A schedule with its state in the ledger."""
 
     schedule: ScheduledTask
+    source: str
     created_us: int
     anchor_us: int
     paused_us: int | None
@@ -73,6 +74,7 @@ class Selection:
     """Which schedules `stored` yields; None and empty mean any."""
 
     ids: Sequence[str] | None = None
+    source: str | None = None
     include_done: bool = False
     paused: bool | None = None
     labels: dict[str, str] | None = None
@@ -128,6 +130,9 @@ def _where(selection: Selection) -> tuple[str, list[Any]]:
     if selection.ids is not None:
         clauses.append("s.schedule_id IN (SELECT value FROM json_each(?))")
         values.append(json.dumps(list(selection.ids)))
+    if selection.source is not None:
+        clauses.append("s.source = ?")
+        values.append(selection.source)
     if selection.paused is not None:
         clauses.append(f"paused_us IS {'NOT ' if selection.paused else ''}NULL")
     for key, value in (selection.labels or {}).items():
@@ -144,14 +149,15 @@ def _where(selection: Selection) -> tuple[str, list[Any]]:
 
 
 def _from_row(row: tuple[Any, ...]) -> StoredSchedule:
-    content = dict(zip(_CONTENT, row, strict=False))
-    state = row[len(_CONTENT) :]
-    created, anchor, paused, dispatched, next_us, wake_us, last_us, last_status, done = state
+    content = dict(zip(CONTENT, row, strict=False))
+    state = row[len(CONTENT) :]
+    source, created, anchor, paused, dispatched, *times, last_status, done = state
+    next_us, wake_us, last_us = times
     for us in (created, anchor, paused, next_us, wake_us, last_us):
         from_us(us or 0)
     schedule = to_schedule(content, paused=paused is not None)
     return StoredSchedule(
-        *(schedule, created, anchor, paused, dispatched, next_us, wake_us),
+        *(schedule, source, created, anchor, paused, dispatched, next_us, wake_us),
         *(last_us, last_status, bool(done)),
     )
 

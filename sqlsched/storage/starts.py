@@ -13,7 +13,7 @@ _FIRST_DUE = """iif(r.attempt = 1,
     min(r.due_us, r.scheduled_us + 1000000 * coalesce(s.jitter_s, 0)), r.due_us)"""
 _STARTED = f"""r.run_id, r.schedule_id, r.scheduled_us, {_FIRST_DUE}, r.attempt, r.manual_key,
     r.trigger, coalesce(s.task_name, r.task_name), s.args, s.kwargs, s.labels, s.task_id,
-    s.timeout_s, s.expires_s"""
+    s.timeout_s, s.expires_s, coalesce(s.source, '')"""
 
 
 def start(database: Database, request: Request, due: list[int], result: Turn) -> None:
@@ -32,9 +32,9 @@ def start(database: Database, request: Request, due: list[int], result: Turn) ->
     for row in rows:
         if row[0] in result.revoked:
             continue
-        run = Started(*row[:14])
+        run = Started(*row[:15])
         verdict = may_start(
-            _candidate(run, row[14:], left),
+            _candidate(run, row[15:], left),
             going.get(run.schedule_id, Going()),
             request.moment.now_us,
             reports_completion=request.reports_completion,
@@ -44,7 +44,7 @@ def start(database: Database, request: Request, due: list[int], result: Turn) ->
             continue
         if verdict.action == "start":
             result.started.append(run)
-            _count(database, run, row[17], left, result)
+            _count(database, run, row[18], left, result)
         else:
             _put_off(database, run, verdict, request.moment.now_us, result)
         _follow(going, run, verdict)

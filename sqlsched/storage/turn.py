@@ -1,6 +1,6 @@
 """The values that the loop and the ledger exchange, once a turn."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from sqlsched.planner import Moment
@@ -66,6 +66,7 @@ class Started:
     task_id: str | None
     timeout_s: int | None
     expires_s: int | None
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,10 @@ class Request:
     """Put the time, and that this process lives, on record."""
     until_us: int | None = None
     """Firings at or after this are left alone."""
+    sources: Sequence[str] = ("",)
+    """Whose schedules this process serves."""
+    merged_out: Collection[str] = ()
+    """Schedules that the merge function left out: their firings are skipped."""
 
 
 @dataclass(slots=True)

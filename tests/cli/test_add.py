@@ -117,7 +117,7 @@ def test_what_is_not_given_is_null_or_empty(sqlsched: Sqlsched) -> None:
     assert empty == {
         *("cron", "cron_offset", "time", "last_fire_time", "last_status", "note", "start", "end"),
         *("max_runs", "jitter", "catchup_window", "coalesce", "overlap", "timeout", "retries"),
-        *("retry_delay", "expires", "task_id", "paused_since"),
+        *("retry_delay", "expires", "task_id", "paused_since", "source"),
     }
     assert (details["args"], details["kwargs"], details["labels"]) == ([], {}, {})
     assert (details["paused"], details["done"]) == (False, False)

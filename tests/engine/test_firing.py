@@ -2,11 +2,8 @@
 
 import asyncio
 from datetime import timedelta
-from pathlib import Path
 
-import pytest
-
-from sqlsched import ScheduledTask, Scheduler, SqliteScheduleSource, StorageError
+from sqlsched import ScheduledTask, Scheduler
 from sqlsched.instants import from_us, to_us
 from sqlsched.scheduler import Options
 from sqlsched.storage import changes, runs
@@ -305,9 +302,3 @@ async def test_a_firing_missed_long_ago_stays_in_the_ledger(world: World) -> Non
     assert [(row.status, row.reason) for row in world.history()] == [
         ("missed", "outside-catchup-window")
     ]
-
-
-def test_a_source_that_would_not_be_served_is_refused(world: World, tmp_path: Path) -> None:
-    other = SqliteScheduleSource(tmp_path / "other.db")
-    with pytest.raises(StorageError, match=r"keeps no schedules in .*app\.db"):
-        Scheduler(world.broker, [world.source, other])
