@@ -1,5 +1,6 @@
 """The source that everything starts with: schedules in a SQLite file."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from sqlsched.scheduled_task import ScheduledTask
 from sqlsched.storage import changes, schedules
 from sqlsched.storage.connection import Database
 from sqlsched.storage.ledger import Ledger
+
+log = logging.getLogger("sqlsched")
 
 
 class SqliteScheduleSource(ScheduleSource):
@@ -56,4 +59,9 @@ class SqliteScheduleSource(ScheduleSource):
 
 
 def _all_schedules(database: Database) -> list[ScheduledTask]:
-    return [row.schedule for row in schedules.stored(database, schedules.Selection())]
+    selection = schedules.Selection(source="")
+    return [row.schedule for row in schedules.stored(database, selection, on_bad=_tell_of_bad)]
+
+
+def _tell_of_bad(schedule_id: str, error: Exception) -> None:
+    log.error("schedule %s is passed over, as its row is damaged: %s", schedule_id, error)
