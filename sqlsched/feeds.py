@@ -65,6 +65,7 @@ class Asked(ABC):
         self._clock = clock
         self._start = start
         self._failures = 0
+        self._ending = False
         self._wakeup = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -79,16 +80,17 @@ class Asked(ABC):
 
     async def end(self) -> None:
         """Ask no more."""
+        self._ending = True  # a source may swallow the cancellation
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None
 
     async def _serve(self, circumstances: Circumstances) -> None:
-        while True:
+        while not self._ending:
             with self._clock.busy():
                 wake_us = await self._ask_once(circumstances)
-            if wake_us is None:
+            if wake_us is None or self._ending:
                 return
             polls = iter(range(_POLLS))
             await self._clock.wait(

@@ -153,6 +153,7 @@ class Loop:
     async def _take_turn(self, now_us: int) -> None:
         report = self._dispatcher.take_report()
         request = self._request(now_us, report)
+        self._stale = False  # what comes while it is under way makes it stale again
         try:
             if self._peers.somebody_died():
                 await self._peers.take_over(now_us)
@@ -162,6 +163,7 @@ class Loop:
         except DamagedDatabaseError:
             raise
         except StorageError as error:
+            self._stale = True
             self._dispatcher.give_back(report)
             for run_id in request.due:
                 heapq.heappush(self._armed, (now_us, run_id))
@@ -206,7 +208,7 @@ class Loop:
     def _apply(self, turn: Turn) -> None:
         if self._failures:
             log.info("%s: writing again", self._ledger.path)
-        self._failures, self._stale = 0, False
+        self._failures = 0
         self._peers.observe(turn.others)
         self._next_us = FOREVER_US if turn.next_us is None else turn.next_us
         if (limit_us := self._limit_us()) is not None and self._next_us >= limit_us:
