@@ -83,7 +83,7 @@ class RedisServer:
 
 
 class Program:
-    """A process of its own, `python -m …`, in a directory that its modules are imported from."""
+    """A process of its own, a program of this Python's, in a directory that its modules lie in."""
 
     def __init__(
         self, directory: Path, *arguments: str, env: Mapping[str, str] | None = None

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,10 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import Program, RedisServer, wait_for
+
+Shell = Callable[[str], str]
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 CONSOLE = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+MODULE = re.compile(r"# (\w+\.py)\n")
+SCRIPTS = [block for block in PYTHON if not MODULE.match(block)]
 
 
 def steps(blocks: list[str]) -> list[tuple[str, str]]:
@@ -58,9 +65,6 @@ def shell(tmp_path: Path) -> Callable[[str], str]:
     return run
 
 
-Shell = Callable[[str], str]
-
-
 def test_the_tour_prints_what_the_readme_says(shell: Shell) -> None:
     for command, output in steps(CONSOLE):
         printed = shell(command)
@@ -73,10 +77,68 @@ def test_a_wrong_output_would_be_noticed() -> None:
     assert not matches("a\n", "a\nb\n")
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
+def write_modules(directory: Path, url: str = "") -> None:
+    """The blocks that begin with a file's name, as files."""
+    for block in PYTHON:
+        if name := MODULE.match(block):
+            text = block.replace("redis://localhost:6379/0", url) if url else block
+            (directory / name[1]).write_text(text)
+
+
+@pytest.mark.parametrize("code", SCRIPTS, ids=range(len(SCRIPTS)))
 def test_the_python_examples_run(code: str, tmp_path: Path, shell: Shell) -> None:
+    write_modules(tmp_path)
     (tmp_path / "example.py").write_text(code)
     shell(f"{sys.executable} example.py")
+
+
+def test_the_example_of_tasks_runs_what_it_schedules(tmp_path: Path, shell: Shell) -> None:
+    write_modules(tmp_path)
+    (tmp_path / "example.py").write_text(next(s for s in SCRIPTS if "heavy_task" in s))
+    shell(f"{sys.executable} example.py")
+    runs = shell("sqlsched --db app.db history")
+    assert runs.count("app:heavy_task") >= 2
+    assert "every 1s" in shell("sqlsched --db app.db list")
+
+
+def test_a_source_made_as_the_readme_says_is_served(tmp_path: Path, shell: Shell) -> None:
+    write_modules(tmp_path)
+    entry = '{"schedule_id": "x", "task_name": "jobs:hello", "time": "2026-01-01T00:00:00+00:00"}'
+    (tmp_path / "schedules.json").write_text(f"[{entry}]")
+    (tmp_path / "jobs.py").write_text("def hello():\n    print('hello')")
+    with pytest.raises(AssertionError, match="time '2026"):  # JSON has no times: the source must
+        shell("sqlsched run fromfile:scheduler --once")
+    entry = '{"schedule_id": "x", "task_name": "jobs:hello", "cron": "* * * * *"}'
+    (tmp_path / "schedules.json").write_text(f"[{entry}]")
+    shell("sqlsched run fromfile:scheduler --once")
+    assert shell("sqlsched logs --last x") == "hello\n"
+
+
+@pytest.mark.parametrize("engine", ["redis", "taskiq", "celery"])
+def test_the_commands_of_each_engine_work(
+    engine: str,
+    tmp_path: Path,
+    shell: Shell,
+    redis_server: RedisServer,
+    start_program: Callable[..., Program],
+) -> None:
+    write_modules(tmp_path, redis_server.url)
+    block = README.split(f"<!-- engine: {engine} -->")[1].split("```sh\n")[1].split("```")[0]
+    server, *commands = block.splitlines()
+    assert server == "redis-server --port 6379 --appendonly yes &"
+    started = []
+    for command in commands:
+        if command.endswith(" &"):
+            started.append(start_program(*shlex.split(command.removesuffix(" &"))))
+        else:
+            shell(command)
+    if engine == "redis":
+        ledgers = [tmp_path / f"machine-{number}.db" for number in (1, 2)]
+        wait_for(lambda: all(ledger.exists() for ledger in ledgers))
+        wait_for(lambda: "succeeded" in "".join(program.said() for program in started))
+    else:
+        assert " sent" in shell("sqlsched history")
+        wait_for(lambda: "hello Ada" in started[0].said())
 
 
 def test_a_broker_made_as_the_readme_says_serves_the_command_line(
