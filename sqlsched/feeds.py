@@ -17,7 +17,7 @@ from sqlsched.abc import ClaimingSource, ScheduleSource
 from sqlsched.clock import Clock
 from sqlsched.exceptions import SqlschedError
 from sqlsched.instants import SECOND_US, next_minute_us
-from sqlsched.planner import Moment
+from sqlsched.planner import Claim, Moment
 from sqlsched.scheduled_task import ScheduledTask
 from sqlsched.serialization import shorten
 from sqlsched.storage import mirror
@@ -88,6 +88,7 @@ class Asked(ABC):
 
     async def _serve(self, circumstances: Circumstances) -> None:
         while not self._ending:
+            self._wakeup.clear()
             with self._clock.busy():
                 wake_us = await self._ask_once(circumstances)
             if wake_us is None or self._ending:
@@ -181,6 +182,8 @@ class ClaimFeed(Asked):
         self._ledger = ledger
         self._resend = resend
         self._joined = False
+        self._unwritten: list[Claim] = []
+        """Claims that are not in the ledger yet."""
         self.merged_out: frozenset[str] = frozenset()
 
     @property
@@ -225,8 +228,12 @@ class ClaimFeed(Asked):
     async def _claim(self, circumstances: Circumstances, last_us: int, room: int) -> int:
         moment = circumstances.moment()
         claims = await self._shared.claim(moment, last_us, room)
-        if claims:
-            await self._ledger.run(mirror.adopt, self.name, claims, moment.now_us, self.merged_out)
+        self._unwritten += claims
+        if self._unwritten:
+            await self._ledger.run(
+                mirror.adopt, self.name, self._unwritten, moment.now_us, self.merged_out
+            )
+            self._unwritten = []
             circumstances.on_news()
         return sum(len(claim.firings) for claim in claims)
 
@@ -241,6 +248,11 @@ class ClaimFeed(Asked):
             log.warning(
                 "a run of %s is abandoned: the machine that ran it is gone", schedule.schedule_id
             )
+
+    def runs_ended(self) -> None:
+        """Runs have ended, maybe of this source: let it know soon."""
+        if self._shared.outstanding:
+            self._wakeup.set()
 
     async def pull_back(self, now_us: int) -> None:
         """The clock was put back."""

@@ -142,6 +142,11 @@ class Intake:
         """Somebody wrote to the ledger: what is merged of its own schedules may be another."""
         self.news = self.news or self._whole
 
+    def runs_ended(self) -> None:
+        """The ends of some runs are on record now."""
+        for claim in self._claims.values():
+            claim.runs_ended()
+
     async def pull_back(self, now_us: int) -> None:
         """The clock was put back."""
         for claim in self._claims.values():

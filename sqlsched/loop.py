@@ -170,6 +170,8 @@ class Loop:
             self._back_off(now_us, error)
         else:
             self._apply(turn)
+            if request.finished:
+                self._intake.runs_ended()
             if request.heartbeat:
                 self._seen_us = now_us
                 await self._prune(now_us)
