@@ -21,7 +21,7 @@ LAYERS = {
     "storage": "storage",
     "engine": "scheduler loop dispatcher takeover feeds intake events",
     "user-held": "task kicker created_schedule testing",
-    "adapters": "sources brokers integrations",
+    "adapters": "sources brokers integrations exactly_once",
     "outermost": "cli __main__ examples sqlsched",
 }
 MAY_IMPORT = {
@@ -36,6 +36,8 @@ MAY_IMPORT = {
 EXCEPTIONS = {
     ("abc", "user-held"): "`Broker.task` makes a Task, which its users hold",
     ("sources.label", "user-held"): "it reads the schedules that tasks declare",
+    ("exactly_once", "storage"): "it keeps what was seen in a SQLite file of its own",
+    ("integrations.taskiq", "storage"): "it marks what taskiq sent of the schedules in our storage",
     ("sources.sqlite", "storage"): "it is the source whose schedules lie in our own storage",
 }
 NOT_IN_CORE = {
@@ -58,13 +60,16 @@ READS_CLOCKS = {
 }
 ONE_PLACE = {
     "aiosqlite": {"storage.ledger"},
-    "celery": {"brokers.celery"},
+    "celery": {"brokers.celery", "exactly_once.celery"},
     "click": {"cli"},
     "croniter": {"cron_fields"},
     "kombu": {"brokers.celery"},  # the part of Celery that sends
-    "redis": {"sources.redis"},
+    "redis": {"sources.redis", "exactly_once.redis"},
     "tabulate": {"cli"},
-    "taskiq": {"sources.taskiq", "brokers.taskiq", "integrations.taskiq"},
+    "taskiq": {
+        *("sources.taskiq", "brokers.taskiq", "integrations.taskiq"),
+        "exactly_once.taskiq",
+    },
     "tzdata": {"timezones"},
 }
 SQL = re.compile(

@@ -151,6 +151,26 @@ def test_a_broker_made_as_the_readme_says_serves_the_command_line(
     assert printed == "any.module:task [1, 2] {}\n"
 
 
+def test_a_message_that_comes_twice_is_run_once_as_the_readme_says(
+    tmp_path: Path, redis_server: RedisServer, shell: Shell, start_program: Callable[..., Program]
+) -> None:
+    write_modules(tmp_path, redis_server.url)
+    worker = start_program("taskiq", "worker", "payments:broker", "--workers", "1")
+    (tmp_path / "send.py").write_text(
+        "import asyncio\n"
+        "from payments import broker, charge\n"
+        "async def main():\n"
+        "    await broker.startup()\n"
+        "    for order, task_id in [(1, 'a'), (1, 'a'), (2, 'b')]:\n"
+        "        await charge.kicker().with_task_id(task_id).kiq(order)\n"
+        "    await broker.shutdown()\n"
+        "asyncio.run(main())\n"
+    )
+    shell(f"{sys.executable} send.py")
+    wait_for(lambda: "charged 2" in worker.said() and "dropped" in worker.said())
+    assert worker.said().count("charged 1") == 1
+
+
 def test_every_command_named_in_the_readme_exists() -> None:
     from sqlsched.cli.commands import TABLE
 

@@ -1,0 +1,1 @@
+"""The other way round: what other schedulers can serve of ours."""
