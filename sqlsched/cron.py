@@ -216,7 +216,7 @@ def parse_cron(text: str) -> CronExpression:
 
 
 def _parse(text: str) -> CronExpression:
-    minute, hour, day, month, weekday = _split_fields(text)
+    minute, hour, day, month, weekday = split_fields(text)
     times = _times(values(MINUTE, minute), values(HOUR, hour))
     months = values(MONTH, month)
     matching = days(day, weekday)
@@ -226,7 +226,7 @@ def _parse(text: str) -> CronExpression:
     return CronExpression(times, matching, months, is_wildcard)
 
 
-def _split_fields(text: str) -> list[str]:
+def split_fields(text: str) -> list[str]:
     if len(text) > MAX_LENGTH or not text.isascii():
         raise InvalidScheduleError(f"give at most {MAX_LENGTH} characters of ASCII")
     lowered = text.replace("\t", " ").strip(" ").lower()

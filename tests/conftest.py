@@ -1,5 +1,6 @@
 """What every part of the suite may use: the program, called as its user calls it."""
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -50,4 +51,4 @@ def start_program(tmp_path: Path) -> Iterator[Callable[..., Program]]:
 
     yield start
     for program in started:
-        program.stop()
+        program.stop(signal.SIGKILL)

@@ -3,6 +3,8 @@
 import inspect
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +50,10 @@ def _make_ready(invocation: Invocation) -> None:
 def _find_scheduler(invocation: Invocation, path: str) -> Scheduler:
     if ":" not in path:
         raise InvalidScheduleError(f"{shorten(path)}: give MODULE:OBJECT, like shop.app:scheduler")
-    if invocation.db is not None:  # for a Scheduler that names no database itself
-        os.environ["SQLSCHED_DB"] = str(invocation.db)
-    found = import_object(path)
-    if inspect.isfunction(found):
-        found = _call(found, path)
+    with _default_database(invocation.db):
+        found = import_object(path)
+        if inspect.isfunction(found):
+            found = _call(found, path)
     if not isinstance(found, Scheduler):
         raise SqlschedError(
             f"{path} is a {type(found).__name__}; give a sqlsched Scheduler, or a function that "
@@ -64,6 +65,20 @@ def _find_scheduler(invocation: Invocation, path: str) -> Scheduler:
             f"--db {shorten(str(given))}: {path} has the database {found.database}; leave --db out"
         )
     return found
+
+
+@contextmanager
+def _default_database(path: Path | None) -> Iterator[None]:
+    """For a Scheduler that names no database itself, `path` is what it finds."""
+    before = os.environ.get("SQLSCHED_DB")
+    if path is not None:
+        os.environ["SQLSCHED_DB"] = str(path)
+    try:
+        yield
+    finally:
+        os.environ.pop("SQLSCHED_DB", None)
+        if before is not None:
+            os.environ["SQLSCHED_DB"] = before
 
 
 def _call(factory: Any, path: str) -> Any:

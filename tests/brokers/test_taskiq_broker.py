@@ -1,11 +1,13 @@
 """`TaskiqBroker` with real taskiq workers on a real Redis, and with brokers that misbehave."""
 
 import asyncio
+import importlib
 import json
 import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -270,6 +272,29 @@ async def test_a_task_that_the_broker_does_not_know_is_not_to_be_sent_again() ->
     with pytest.raises(BrokerError, match=r"does not take shop.jobs:record") as told:
         await TaskiqBroker(InMemoryBroker()).kick(message())
     assert not isinstance(told.value, SendTaskError)
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [
+        ("brokers.taskiq", "taskiq"),
+        ("brokers.celery", "celery"),
+        ("sources.taskiq", "taskiq"),
+        ("integrations.taskiq", "taskiq"),
+        ("exactly_once.taskiq", "taskiq"),
+        ("exactly_once.celery", "celery"),
+        ("exactly_once.redis", "redis"),
+    ],
+)
+def test_a_module_whose_extra_is_missing_says_what_to_install(
+    module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, f"sqlsched.{module}", raising=False)
+    if module.startswith("integrations"):
+        monkeypatch.delitem(sys.modules, "sqlsched.sources.taskiq", raising=False)
+    monkeypatch.setitem(sys.modules, extra, None)
+    with pytest.raises(ImportError, match=rf"pip install 'sqlsched\[{extra}\]'"):
+        importlib.import_module(f"sqlsched.{module}")
 
 
 @pytest.mark.parametrize("name", [SHELL_TASK, EXEC_TASK])

@@ -1,6 +1,7 @@
 """`sqlsched run MODULE:OBJECT`: the user's own Scheduler, imported as it stands."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -146,3 +147,8 @@ def test_a_source_that_does_not_answer_fails_once_clearly(
     ran = sqlsched("run", f"{app}:scheduler", "--once")
     assert ran.returncode == 1
     assert "Error: Down cannot be asked for schedules: refused" in ran.stderr
+
+
+def test_the_environment_is_left_as_it_was(sqlsched: Sqlsched, app: str) -> None:
+    sqlsched("--db", "other.db", "run", f"{app}:elsewhere", "--once")
+    assert "SQLSCHED_DB" not in os.environ
