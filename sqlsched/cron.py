@@ -227,6 +227,7 @@ def _parse(text: str) -> CronExpression:
 
 
 def split_fields(text: str) -> list[str]:
+    """The five fields, in lower case; of a nickname, those that it stands for."""
     if len(text) > MAX_LENGTH or not text.isascii():
         raise InvalidScheduleError(f"give at most {MAX_LENGTH} characters of ASCII")
     lowered = text.replace("\t", " ").strip(" ").lower()

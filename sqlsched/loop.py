@@ -8,7 +8,6 @@ import asyncio
 import heapq
 import logging
 from collections import deque
-from dataclasses import dataclass, replace
 from math import inf
 
 from sqlsched.clock import Clock
@@ -19,6 +18,8 @@ from sqlsched.feeds import Circumstances
 from sqlsched.instants import MINUTE_US, SECOND_US, from_us
 from sqlsched.intake import Intake
 from sqlsched.planner import Moment
+from sqlsched.settings import Settings
+from sqlsched.steps import Steps
 from sqlsched.storage import claims, recovery, runs
 from sqlsched.storage.claims import FOREVER_US
 from sqlsched.storage.connection import DamagedDatabaseError
@@ -36,28 +37,6 @@ PRUNE_ROWS = 500
 BELIEVED_AFTER_US = 3600 * SECOND_US
 """A clock that was put forward may be wrong: history is not judged by it at once."""
 GIVE_UP_SECONDS = 10.0
-STEP_US = SECOND_US // 2
-"""A clock that gains or loses more than this against the monotonic one was set."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How a loop is to run."""
-
-    once: bool = False
-    until_idle: bool = False
-    until_us: int | None = None
-    not_before_us: int | None = None
-    catchup_window: int | str | None = None
-    keep_us: int = 90 * 86_400 * SECOND_US
-
-    def with_options(self, catchup_window: int | str | None, keep_us: int) -> "Settings":
-        """The same, with what the command line adds."""
-        return replace(self, catchup_window=catchup_window, keep_us=keep_us)
-
-    def with_first_run(self, not_before_us: int) -> "Settings":
-        """The same, running no recurring firing from before an instant."""
-        return replace(self, not_before_us=not_before_us)
 
 
 class Loop:
@@ -93,7 +72,7 @@ class Loop:
         self._seen_us = 0
         self._started_us = clock.now_us()
         self._serving_since_us = min(self._started_us, settings.not_before_us or FOREVER_US)
-        self._skew_us = self._measure_skew()
+        self._steps = Steps(clock)
         self._failures = 0
         self._retry_us = 0
         self._prune_from_us = 0
@@ -318,8 +297,7 @@ class Loop:
             self._back_off(now_us, error)
         if now_us - self._seen_us >= MINUTE_US:
             self._stale = True
-        stepped = abs(self._measure_skew() - self._skew_us) > STEP_US
-        return stepped or self._is_time(now_us)
+        return bool(self._steps.since_us()) or self._is_time(now_us)
 
     # -- reasons to end -------------------------------------------------------------------------
 
@@ -350,17 +328,12 @@ class Loop:
 
     # -- the clock ------------------------------------------------------------------------------
 
-    def _measure_skew(self) -> int:
-        return self._clock.now_us() - round(self._clock.monotonic() * SECOND_US)
-
     async def _mend_clock(self, now_us: int) -> None:
         """Notice that the clock was set: back, and nothing may be parked in the future; forward
         (or a suspend), and what was due meanwhile was missed."""
-        skew_us = self._measure_skew()
-        step_us = skew_us - self._skew_us
-        if abs(step_us) <= STEP_US:
+        step_us = self._steps.take_us()
+        if not step_us:
             return
-        self._skew_us = skew_us
         log.warning("the clock was set by %+.1f s: it is %s now", step_us / 1e6, from_us(now_us))
         self._stale, self._retry_us = True, 0
         if step_us > 0:
@@ -376,5 +349,5 @@ class Loop:
         except DamagedDatabaseError:
             raise
         except StorageError as error:
-            self._skew_us -= step_us  # to be noticed again
+            self._steps.give_back(step_us)
             self._back_off(now_us, error)

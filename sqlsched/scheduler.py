@@ -14,8 +14,9 @@ from sqlsched.clock import Clock, SystemClock
 from sqlsched.dispatcher import Dispatcher
 from sqlsched.instants import SECOND_US, format_us, next_minute_us, to_us
 from sqlsched.intake import Intake, MergeFunction
-from sqlsched.loop import Loop, Settings
+from sqlsched.loop import Loop
 from sqlsched.merge_functions import preserve_all
+from sqlsched.settings import Settings
 from sqlsched.storage import owners, recovery
 from sqlsched.storage.connection import default_path
 from sqlsched.storage.ledger import Ledger

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from sqlsched.clock import Clock
-from sqlsched.cron import split_fields as split_fields
+from sqlsched.cron import split_fields
 from sqlsched.cron_fields import FIELDS, Field, values
 from sqlsched.exceptions import InvalidScheduleError, ScheduleNotFoundError, StorageError
 from sqlsched.scheduled_task import EXEC_TASK, SHELL_TASK, ScheduledTask
