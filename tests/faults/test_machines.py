@@ -10,12 +10,14 @@ from tests.faults.harness import Account, now
 from tests.faults.machines import Machines
 from tests.servers import RedisServer
 
+REDIS_DIES = -1
+
 
 async def share(
     directory: Path, server: RedisServer, *, schedules: int, seconds: int, fault: int | None
 ) -> Account:
     """Three machines share schedules that fire each second; one of them has a `fault`, a signal,
-    in the middle. What it held becomes free when its lease ends, within 30 s."""
+    in the middle, or Redis itself. What it held becomes free when its lease ends, within 30 s."""
     machines = Machines(directory, server.url)
     first = now() + 3
     for number in range(schedules):
@@ -24,7 +26,11 @@ async def share(
         )
     started = [machines.start() for _ in range(3)]
     await asyncio.sleep(first + seconds / 2 - now())
-    if fault is not None:
+    if fault == REDIS_DIES:
+        await asyncio.to_thread(server.stop, signal.SIGKILL)
+        await asyncio.sleep(3)
+        await asyncio.to_thread(server.start)
+    elif fault is not None:
         started[0].send_signal(fault)
     deadline = first + seconds + (45 if fault is not None else 2)
     account = machines.account()
@@ -45,7 +51,9 @@ async def test_three_machines_share_one_redis(tmp_path: Path, redis_server: Redi
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP], ids=["kill", "stop"])
+@pytest.mark.parametrize(
+    "fault", [signal.SIGKILL, signal.SIGSTOP, REDIS_DIES], ids=["kill", "stop", "redis"]
+)
 async def test_three_machines_for_a_minute_with_a_fault(
     tmp_path: Path, redis_server: RedisServer, fault: int
 ) -> None:
