@@ -54,7 +54,31 @@ _HOMES = {
     "current_run": "run_context",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = [
+    "Broker",
+    "BrokerError",
+    "CreatedSchedule",
+    "CurrentRun",
+    "DuplicateScheduleError",
+    "InProcessBroker",
+    "InvalidScheduleError",
+    "Kicker",
+    "LabelScheduleSource",
+    "RunOutcome",
+    "ScheduleNotFoundError",
+    "ScheduleSource",
+    "ScheduledTask",
+    "ScheduledTaskCancelledError",
+    "Scheduler",
+    "SendTaskError",
+    "SqliteScheduleSource",
+    "SqlschedError",
+    "StorageError",
+    "SubprocessBroker",
+    "Task",
+    "TaskMessage",
+    "current_run",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,7 @@
 A new source or broker subclasses one of these and is done; the engine knows nothing else of it.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, overload
 
 from sqlsched.clock import Clock
-from sqlsched.exceptions import SqlschedError
+from sqlsched.exceptions import BrokerError, SqlschedError
 from sqlsched.planner import Claim as Claim
 from sqlsched.planner import Identity as Identity
 from sqlsched.planner import Moment
 from sqlsched.scheduled_task import ScheduledTask, TaskMessage
 from sqlsched.task import DeclaredSchedule, Task, register, task_path
+
+log = logging.getLogger("sqlsched")
+
+_SCHEDULE_WORDS = {"cron", "crons", "interval", "every", "time", "schedules"}
+"""Labels that were probably meant to be a schedule."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,6 +40,10 @@ class RunOutcome:
     error: str | None = None
     output: str = ""
     exit_code: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.status not in ("succeeded", "failed"):
+            raise BrokerError(f"status {self.status!r}: an outcome is succeeded or failed")
 
 
 class Broker(ABC):
@@ -76,6 +86,9 @@ class Broker(ABC):
 
         if callable(task_name):
             return self.task(None, schedule, **labels)(task_name)
+
+        for name in sorted(_SCHEDULE_WORDS & labels.keys()):
+            log.warning("%s=… of a task is a label; a schedule is schedule=[{%r: …}]", name, "cron")
 
         def decorate(function: Callable[P, R]) -> Task[P, R]:
             task = Task(function, self, task_name=task_name, schedule=schedule, labels=labels)
@@ -197,8 +210,15 @@ class ClaimingSource(ScheduleSource):
         again (a queue that delivers at least once); otherwise it is abandoned."""
 
     @abstractmethod
-    async def claim(self, moment: Moment, until_us: int, limit: int) -> list[Claim]:
-        """Claim up to `limit` firings that are due by `until_us`, planned for `moment`."""
+    async def claim(
+        self, moment: Moment, until_us: int, limit: int, without: Collection[str] = ()
+    ) -> list[Claim]:
+        """Claim up to `limit` firings that are due by `until_us`, planned for `moment`; none of
+        the schedules `without`, which are left to others."""
+
+    @abstractmethod
+    async def missing(self, ids: Collection[str]) -> set[str]:
+        """Those of these ids that no schedule has any more."""
 
     @abstractmethod
     async def start(self, schedule_id: str, scheduled_us: int) -> str | None:

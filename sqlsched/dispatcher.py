@@ -52,6 +52,10 @@ class _Flight:
     started: float
     task: asyncio.Task[None] | None = None
     timer: asyncio.Task[None] | None = None
+    sent: bool = False
+    """Whether the broker was given it."""
+    end: Finished | None = None
+    """How it ended, while its source is told."""
     stopped_as: tuple[str, str | None] | None = None
     """Status and reason, once somebody has stopped it."""
     saved_bytes: int = 0
@@ -86,12 +90,15 @@ class Dispatcher:
         clock: Clock,
         concurrency: int,
         on_end: Callable[[], None],
+        *,
+        resend: bool = True,
     ) -> None:
         self._broker = broker
         self._intake = intake
         self._clock = clock
         self._concurrency = concurrency
         self._on_end = on_end
+        self._resend = resend
         self._flights: dict[int, _Flight] = {}
         self._report = Report()
         self._refusals: dict[int, int] = {}
@@ -138,12 +145,6 @@ class Dispatcher:
                 continue
             self._flights[run.run_id] = flight
             flight.task = asyncio.create_task(self._fly(flight), name=f"run {run.run_id}")
-            if run.timeout_s is not None:
-                # In a context of its own: a task that waits on the clock is asleep, its timer
-                # is not part of it.
-                flight.timer = asyncio.create_task(
-                    self._expire(flight, run.timeout_s), context=contextvars.Context()
-                )
 
     def _refuse_damaged(self, run: Started, error: Exception) -> None:
         """Somebody changed the schedule by other means, and there is no message to make of it."""
@@ -209,11 +210,11 @@ class Dispatcher:
         with self._clock.busy():
             try:
                 end = await self._send(flight)
-                if flight.stopped_as:  # a task may swallow its cancellation; it was stopped anyway
-                    end = self._end(flight, *flight.stopped_as, code=end.exit_code)
             except asyncio.CancelledError:
-                # Only we cancel a flight, and `_stop` has said why.
-                end = self._end(flight, *(flight.stopped_as or ("cancelled", "shutdown")))
+                if flight.end is None and self._goes_again(flight):
+                    self._put_back(flight)
+                    return
+                end = flight.end or self._end_stopped(flight)
             except SendTaskError as error:
                 self._refuse(flight, error)
                 return
@@ -227,11 +228,45 @@ class Dispatcher:
         not_sent = await self._intake.before_send(flight.run, flight.message)
         if not_sent is not None:
             return self._end(flight, "cancelled", not_sent.reason, not_sent.text)
+        if flight.run.timeout_s is not None and self.reports_completion:
+            # In a context of its own: a task that waits on the clock is asleep, its timer is not
+            # part of it. A queue's workers keep the time themselves.
+            flight.timer = asyncio.create_task(
+                self._expire(flight, flight.run.timeout_s), context=contextvars.Context()
+            )
+        flight.sent = True
         end = self._ended(flight, await self._broker.kick(flight.message))
+        if flight.stopped_as:  # a task may swallow its cancellation; it was stopped anyway
+            end = self._end(flight, *flight.stopped_as, code=end.exit_code)
+        flight.end = end
+        if flight.timer is not None:
+            flight.timer.cancel()
         await self._intake.after_send(flight.run, flight.message)
         return end
 
+    def _goes_again(self, flight: _Flight) -> bool:
+        """Whether a run that a shutdown stopped had not begun, as far as it must be known."""
+        if (flight.stopped_as or ("cancelled", "shutdown")) != ("cancelled", "shutdown"):
+            return False
+        return not flight.sent or (self._resend and not self.reports_completion)
+
+    def _put_back(self, flight: _Flight) -> None:
+        """Whoever serves the ledger next starts it."""
+        self._leave(flight)
+        self._report.refused.append((flight.run.run_id, self._clock.now_us()))
+        self._on_end()
+
+    def _end_stopped(self, flight: _Flight) -> Finished:
+        # Only we cancel a flight, and `_stop` has said why.
+        status, reason = flight.stopped_as or ("cancelled", "shutdown")
+        if not self.reports_completion and reason == "shutdown":
+            status = "abandoned"  # nobody knows whether the queue has it
+        return self._end(flight, status, reason)
+
     def _ended(self, flight: _Flight, outcome: RunOutcome | None) -> Finished:
+        if outcome is not None and not isinstance(outcome, RunOutcome):
+            text = f"the broker returned a {type(outcome).__name__}, and no RunOutcome"
+            return self._end(flight, "failed", error=text)
         if outcome is None:
             if not self.reports_completion:
                 return self._end(flight, "sent")

@@ -29,6 +29,7 @@ log = logging.getLogger("sqlsched")
 ASK_SECONDS = 60
 """How long a source may take to answer."""
 MAX_BACKOFF_S = 30
+END_SECONDS = 5
 _POLLS = 3
 """A clock polls at once and then each half second: a source that claims is asked each second."""
 _NO_ROOM_US = SECOND_US // 20
@@ -44,6 +45,8 @@ class Circumstances:
     until_us: int | None
     """Firings at or after this are left alone."""
     on_news: Callable[[], None]
+    served: frozenset[str] = frozenset()
+    """The names of all sources of this scheduler."""
 
 
 class Asked(ABC):
@@ -83,7 +86,9 @@ class Asked(ABC):
         self._ending = True  # a source may swallow the cancellation
         if self._task is not None:
             self._task.cancel()
-            await asyncio.wait([self._task])
+            _, stuck = await asyncio.wait([self._task], timeout=END_SECONDS)
+            if stuck:
+                log.error("%s does not end, and is left behind", self.name)
             self._task = None
 
     async def _serve(self, circumstances: Circumstances) -> None:
@@ -108,6 +113,11 @@ class Asked(ABC):
             async with asyncio.timeout(ASK_SECONDS):
                 await self._start(self.source)
                 wake_us = await self._ask(circumstances)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._ending or (task is not None and task.cancelling()):
+                raise
+            wake_us = self._fail(RuntimeError("it was cancelled"))  # from within
         except Exception as error:
             wake_us = self._fail(error)
         else:
@@ -184,6 +194,8 @@ class ClaimFeed(Asked):
         self._joined = False
         self._unwritten: list[Claim] = []
         """Claims that are not in the ledger yet."""
+        self._clashing: set[str] = set()
+        self._set_back = False
         self.merged_out: frozenset[str] = frozenset()
 
     @property
@@ -197,20 +209,21 @@ class ClaimFeed(Asked):
         if self._joined:
             self._joined = False
             try:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(END_SECONDS):
                     await self._tend()
                     await self._shared.leave()
             except Exception as error:
                 log.warning("%s: claims are left to expire: %s", self.name, error)
 
     def _polled(self, count: int) -> bool:
-        return count >= _POLLS - 1
+        return count >= _POLLS - 1 and not self._failures
 
     async def _ask(self, circumstances: Circumstances) -> int:
         if not self._joined or self._failures:
-            owner = await self._ledger.run(mirror.ledger_id)
-            await self._shared.join(owner, resend=self._resend)
-            self._joined = True
+            await self._join()
+        if self._set_back:
+            await self._shared.pull_back(self._clock.now_us())
+            self._set_back = False
         await self._tend()
         claimed, room = 0, circumstances.room()
         now_us = self._clock.now_us()
@@ -225,17 +238,42 @@ class ClaimFeed(Asked):
             return now_us
         return max(self.next_us - AHEAD_US, now_us + _NO_ROOM_US)
 
+    async def _join(self) -> None:
+        owner = await self._ledger.run(mirror.ledger_id)
+        await self._shared.join(owner, resend=self._resend)
+        known = await self._ledger.run(mirror.shared, self.name)
+        if gone := await self._shared.missing(known):
+            await self._ledger.run(mirror.forget, gone, self._clock.now_us())
+        self._joined = True
+
     async def _claim(self, circumstances: Circumstances, last_us: int, room: int) -> int:
         moment = circumstances.moment()
-        claims = await self._shared.claim(moment, last_us, room)
+        claims = await self._shared.claim(moment, last_us, room, self._clashing)
         self._unwritten += claims
         if self._unwritten:
-            await self._ledger.run(
-                mirror.adopt, self.name, self._unwritten, moment.now_us, self.merged_out
+            refused = await self._ledger.run(
+                mirror.adopt,
+                self.name,
+                self._unwritten,
+                moment.now_us,
+                served=circumstances.served - {self.name},
+                merged_out=self.merged_out,
             )
             self._unwritten = []
             circumstances.on_news()
+            if refused:
+                await self._leave_to_others(refused)
         return sum(len(claim.firings) for claim in claims)
+
+    async def _leave_to_others(self, ids: list[str]) -> None:
+        """Ids that are taken in this ledger are claimed no more, and what was is given back."""
+        for schedule_id in sorted(set(ids) - self._clashing):
+            log.warning(
+                "%s: schedule %s is left to other machines, its id is taken here",
+                *(self.name, schedule_id),
+            )
+        self._clashing |= set(ids)
+        await self._shared.leave()
 
     async def _tend(self) -> None:
         outstanding = set(self._shared.outstanding)
@@ -254,10 +292,7 @@ class ClaimFeed(Asked):
         if self._shared.outstanding:
             self._wakeup.set()
 
-    async def pull_back(self, now_us: int) -> None:
-        """The clock was put back."""
-        try:
-            await self._shared.pull_back(now_us)
-        except Exception as error:
-            self._joined = False  # joining looks at the clock, too
-            log.warning("%s: the clock was put back, and it cannot be told: %s", self.name, error)
+    def clock_set_back(self) -> None:
+        """The clock was put back: the source is told next."""
+        self._set_back = True
+        self._wakeup.set()

@@ -4,7 +4,8 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from sqlsched.abc import ClaimingSource, ScheduleSource
 from sqlsched.clock import Clock
@@ -30,6 +31,8 @@ OWN = ""
 MERGED = "merge_func"
 """The name of schedules that only the merge function knows."""
 _SETTLE_SECONDS = 5
+HOOK_SECONDS = 60
+"""How long a source may take before or after a send."""
 
 MergeFunction = Callable[[list[ScheduledTask], list[ScheduledTask]], list[ScheduledTask]]
 """Called source by source, in order, with what was merged so far and what the next one lists."""
@@ -65,6 +68,7 @@ class Intake:
         self._claims: dict[str, ClaimFeed] = {}
         self._known: dict[str, ScheduledTask] = {}
         self._named: set[tuple[str, str]] = set()
+        self._stopped = asyncio.Event()
         self.merged_out: frozenset[str] = frozenset()
         self.news = self._whole
         """Whether there is something to `apply`."""
@@ -102,24 +106,35 @@ class Intake:
             self.news = True
             circumstances.on_news()
 
-        noticing = Circumstances(
-            circumstances.moment, circumstances.room, circumstances.until_us, on_news
-        )
+        noticing = replace(circumstances, on_news=on_news, served=frozenset(self.names))
         for asked in self._asked:
             asked.begin(noticing)
         if once or self._whole:
             await self._settle(None if once else _SETTLE_SECONDS)
         for asked in self._asked:
+            if self._stopped.is_set():
+                return
             if once and asked.error is not None:
                 raise StorageError(f"{asked.name} cannot be asked for schedules: {asked.error}")
 
     async def _settle(self, seconds: float | None) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                for asked in self._asked:
-                    await asked.settled.wait()
-        except TimeoutError:
-            log.warning("schedules are merged without those of sources that have not answered yet")
+        async def all_settled() -> None:
+            for asked in self._asked:
+                await asked.settled.wait()
+
+        waiting: asyncio.Task[Any] = asyncio.create_task(all_settled())
+        stopped: asyncio.Task[Any] = asyncio.create_task(self._stopped.wait())
+        done, _ = await asyncio.wait(
+            [waiting, stopped], timeout=seconds, return_when="FIRST_COMPLETED"
+        )
+        for task in (waiting, stopped):
+            task.cancel()
+        if not done:
+            log.warning("merging without the schedules of sources that have not answered yet")
+
+    def stop(self) -> None:
+        """Wait for no source any more."""
+        self._stopped.set()
 
     async def end(self) -> None:
         """Ask no more, and give back what was claimed and not started."""
@@ -140,23 +155,30 @@ class Intake:
 
     def ledger_changed(self) -> None:
         """Somebody wrote to the ledger: what is merged of its own schedules may be another."""
-        self.news = self.news or self._whole
+        self.news = self.news or self._whole or bool(self._named)
 
     def runs_ended(self) -> None:
         """The ends of some runs are on record now."""
         for claim in self._claims.values():
             claim.runs_ended()
 
-    async def pull_back(self, now_us: int) -> None:
+    def clock_set_back(self) -> None:
         """The clock was put back."""
         for claim in self._claims.values():
-            await claim.pull_back(now_us)
+            claim.clock_set_back()
 
     # -- what is served -------------------------------------------------------------------------
 
     async def apply(self, now_us: int) -> None:
         """Merge what the sources list, and bring the copies in the ledger up to date."""
         self.news = False
+        try:
+            await self._apply(now_us)
+        except BaseException:
+            self.news = True
+            raise
+
+    async def _apply(self, now_us: int) -> None:
         if self._whole:
             await self._apply_merged(now_us)
         else:
@@ -179,11 +201,27 @@ class Intake:
         self.merged_out = frozenset(everything) - ids
         for claim in self._claims.values():
             claim.merged_out = self.merged_out
+        self._warn_of_changes(owners, indexed, {id(s) for _, found in lists for s in found})
         taken: set[str] = set()
         for name in [*self._lists, MERGED]:
             if name not in indexed:
                 mine = [schedule for schedule, owner in owners if owner == name]
                 await self._sync(name, self._not_in(taken, name, mine), now_us)
+
+    def _warn_of_changes(
+        self, owners: Iterable[tuple[ScheduledTask, str]], indexed: set[str], listed: set[int]
+    ) -> None:
+        """What a source keeps itself can be left out, not changed."""
+        for schedule, owner in owners:
+            if owner in indexed and id(schedule) not in listed:
+                key = ("changed", schedule.schedule_id)
+                if key not in self._named:
+                    self._named.add(key)
+                    log.warning(
+                        "the merge function changed schedule %s, which is served as %s has it: "
+                        "such a schedule can be left out, not changed",
+                        *(schedule.schedule_id, owner or "the database"),
+                    )
 
     async def _list(self, name: str) -> list[ScheduledTask]:
         feed = self._lists.get(name)
@@ -194,7 +232,7 @@ class Intake:
     def _merge(self, lists: Iterable[tuple[str, list[ScheduledTask]]]) -> list[ScheduledTask]:
         merged: list[ScheduledTask] = []
         for _, found in lists:
-            merged = self._merge_func(merged, list(found))
+            merged = list(self._merge_func(merged, list(found)))
         wrong = [schedule for schedule in merged if not isinstance(schedule, ScheduledTask)]
         if wrong:
             raise TypeError(f"it returned {wrong[0]!r}, which is no ScheduledTask")
@@ -241,6 +279,8 @@ class Intake:
                 reason = await source.start(run.schedule_id, run.scheduled_us)
             except Exception as error:
                 raise SendTaskError(f"{run.source} cannot be asked: {error}") from error
+            if reason == "removed":
+                await self._ledger.run(mirror.forget, [run.schedule_id], run.due_us)
             if reason is not None:
                 return NotSent(reason)
         if source is not None and _overrides(source, "pre_send"):
@@ -269,7 +309,8 @@ class Intake:
         with running(CurrentRun.from_message(message)):
             answer = hook(schedule)
             if inspect.isawaitable(answer):
-                await answer
+                async with asyncio.timeout(HOOK_SECONDS):
+                    await answer
 
     async def _schedule(self, run: Started, message: TaskMessage) -> ScheduledTask:
         if run.schedule_id in self._known:

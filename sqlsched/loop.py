@@ -80,6 +80,7 @@ class Loop:
     def stop(self) -> None:
         """Claim and start nothing more; `serve` returns, and `drain` hurries."""
         self._stopping = self._hurried = True
+        self._intake.stop()
         self._wakeup.set()
 
     async def serve(self) -> None:
@@ -343,7 +344,7 @@ class Loop:
         self._serving_since_us = min(self._serving_since_us, now_us)
         self._started_us = min(self._started_us, now_us)
         self._seen_us = self._prune_from_us = 0
-        await self._intake.pull_back(now_us)
+        self._intake.clock_set_back()
         try:
             await self._ledger.run(recovery.pull_back, now_us)
         except DamagedDatabaseError:

@@ -1,21 +1,25 @@
 """`Scheduler`: a broker and the sources it serves, run by one loop over one ledger."""
 
 import asyncio
+import inspect
 import logging
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlsched.abc import Broker, ScheduleSource
 from sqlsched.clock import Clock, SystemClock
 from sqlsched.dispatcher import Dispatcher
-from sqlsched.instants import SECOND_US, format_us, next_minute_us, to_us
+from sqlsched.exceptions import BrokerError, SqlschedError
+from sqlsched.feeds import ASK_SECONDS
+from sqlsched.instants import SECOND_US, checked_time, format_us, next_minute_us, to_us
 from sqlsched.intake import Intake, MergeFunction
 from sqlsched.loop import Loop
 from sqlsched.merge_functions import preserve_all
+from sqlsched.serialization import shorten
 from sqlsched.settings import Settings
 from sqlsched.storage import owners, recovery
 from sqlsched.storage.connection import default_path
@@ -24,6 +28,8 @@ from sqlsched.takeover import Peers
 
 log = logging.getLogger("sqlsched")
 
+END_SECONDS = 10
+"""How long a source may take to shut down."""
 CLOCK_TOLERANCE_US = 3600 * SECOND_US
 """A clock further than this behind the highest time on record is not believed at the start."""
 
@@ -58,6 +64,7 @@ class Scheduler:
         database: str | os.PathLike[str] | None = None,
         clock: Clock | None = None,
     ) -> None:
+        _check_parts(broker, sources, merge_func)
         self.broker = broker
         self.sources = list(sources)
         self.merge_func = merge_func
@@ -68,6 +75,7 @@ class Scheduler:
         """The sources that were started."""
         self._wakeup = asyncio.Event()
         self._stop_requested = False
+        self._serving = False
         self._loop: Loop | None = None
         self._dispatcher: Dispatcher | None = None
 
@@ -77,15 +85,24 @@ class Scheduler:
 
     async def startup(self) -> None:
         """Start the broker and the sources. May be called again, also after `shutdown`."""
-        for source in self.sources:
-            try:
-                await self._start(source)
-            except Exception as error:
-                if source.database is not None:
-                    raise
-                log.error("%s cannot start; it is tried again: %s", type(source).__name__, error)
-        await self.broker.startup()
+        await self._start_own()
+        others = [source for source in self.sources if source.database is None]
+        await asyncio.gather(*map(self._try_to_start, others))
         self._started = True
+
+    async def _start_own(self) -> None:
+        """Start what a run cannot do without; sources beside it are started as they are asked."""
+        for source in self.sources:
+            if source.database is not None:
+                await self._start(source)
+        await self.broker.startup()
+
+    async def _try_to_start(self, source: ScheduleSource) -> None:
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                await self._start(source)
+        except Exception as error:
+            log.error("%s cannot start; a run tries again: %s", type(source).__name__, error)
 
     async def _start(self, source: ScheduleSource) -> None:
         if source not in self._up:
@@ -96,9 +113,11 @@ class Scheduler:
     async def shutdown(self) -> None:
         """Stop the sources and the broker. May be called again."""
         self._started = False
-        while self._up:
-            await self._up.pop().shutdown()
-        await self.broker.shutdown()
+        try:
+            while self._up:
+                await _end(self._up.pop())
+        finally:
+            await self.broker.shutdown()
 
     def stop(self, *, at_once: bool = False) -> None:
         """Ask `run` to end: tasks are let finish for a while, or, `at_once`, stopped now."""
@@ -123,12 +142,19 @@ class Scheduler:
         Firings before `until` run, none at or after. When cancelled it drains, then lets the
         cancellation through. StorageError if the database cannot be opened, or is lost.
         """
-        self._stop_requested = False
+        if self._serving:
+            raise SqlschedError("this Scheduler runs already; make another one")
+        self._serving = True
         self._wakeup = asyncio.Event()  # it belongs to this event loop
-        settings = Settings(
-            once=once, until_idle=until_idle, until_us=None if until is None else to_us(until)
-        )
-        serving = asyncio.create_task(self._serve(skip_first_run, settings, options or Options()))
+        until_us = None if until is None else to_us(checked_time(until, UTC, "until"))
+        settings = Settings(once=once, until_idle=until_idle, until_us=until_us)
+        try:
+            await self._run(skip_first_run, settings, options or Options())
+        finally:
+            self._serving = self._stop_requested = False
+
+    async def _run(self, skip_first_run: bool, settings: Settings, options: Options) -> None:
+        serving = asyncio.create_task(self._serve(skip_first_run, settings, options))
         try:
             await asyncio.shield(serving)
         except asyncio.CancelledError:
@@ -142,6 +168,8 @@ class Scheduler:
             await asyncio.shield(serving)
         except asyncio.CancelledError:
             self.stop(at_once=True)
+            if self._loop is None:  # it begins, or has ended: there is nothing to drain
+                serving.cancel()
             await asyncio.wait([serving])
 
     async def _serve(self, skip_first_run: bool, settings: Settings, options: Options) -> None:
@@ -161,8 +189,9 @@ class Scheduler:
     async def _running(self) -> AsyncIterator[None]:
         """Start broker and sources, and stop them again if nobody had started them before."""
         was_started = self._started
-        await self.startup()
         try:
+            if not was_started:
+                await self._start_own()
             yield
         finally:
             if not was_started:
@@ -176,7 +205,9 @@ class Scheduler:
         intake = Intake(
             self.sources, self.merge_func, ledger, self.clock, self._start, resend=resend
         )
-        dispatcher = Dispatcher(self.broker, intake, self.clock, concurrency, self._wakeup.set)
+        dispatcher = Dispatcher(
+            self.broker, intake, self.clock, concurrency, self._wakeup.set, resend=resend
+        )
         settings = settings.with_options(options.catchup_window, options.keep_seconds * SECOND_US)
         loop = Loop(ledger, dispatcher, peers, intake, self.clock, settings, self._wakeup)
         self._loop, self._dispatcher = loop, dispatcher
@@ -222,3 +253,30 @@ class Scheduler:
         while self.clock.now_us() < until_us and not self._stop_requested:
             self._wakeup.clear()
             await self.clock.wait(until_us, self._wakeup, lambda: self._stop_requested)
+
+
+async def _end(source: ScheduleSource) -> None:
+    try:
+        async with asyncio.timeout(END_SECONDS):
+            await source.shutdown()
+    except Exception as error:
+        log.error("%s did not shut down: %s", type(source).__name__, error or "no answer")
+
+
+def _check_parts(broker: object, sources: object, merge_func: object) -> None:
+    """Say at once what is of the wrong kind, not when the run begins."""
+    if not isinstance(broker, Broker):
+        raise BrokerError(
+            f"the broker is of type {type(broker).__name__}; give a sqlsched Broker (TaskiqBroker "
+            "and CeleryBroker make one of taskiq's and Celery's)"
+        )
+    if not isinstance(sources, Sequence):
+        raise SqlschedError(f"sources is of type {type(sources).__name__}; give a list of sources")
+    for source in sources:
+        if not isinstance(source, ScheduleSource):
+            raise SqlschedError(
+                f"{shorten(source)} is no ScheduleSource (TaskiqScheduleSource makes one of "
+                "taskiq's sources)"
+            )
+    if not callable(merge_func) or inspect.iscoroutinefunction(merge_func):
+        raise SqlschedError(f"merge_func {shorten(merge_func)}: give a plain function of two lists")

@@ -30,3 +30,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     code = "import sys, sqlsched; print(sorted({'asyncio','sqlite3','click'} & set(sys.modules)))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout == "[]\n"
+
+
+def test_what_is_listed_is_what_is_there() -> None:
+    assert sqlsched.__all__ == sorted(sqlsched._HOMES)

@@ -33,7 +33,9 @@ def compose(
         return Scheduler(broker, [SqliteScheduleSource(invocation.path)])
     scheduler = _find_scheduler(invocation, scheduler_path)
     if broker_name is not None:
-        scheduler.broker = find_broker(broker_name, app_dir, concurrency)
+        broker = find_broker(broker_name, app_dir, concurrency)
+        broker.tasks.update(scheduler.broker.tasks | broker.tasks)
+        scheduler.broker = broker
     invocation.db = scheduler.database
     _make_ready(invocation)
     return scheduler
@@ -56,8 +58,8 @@ def _find_scheduler(invocation: Invocation, path: str) -> Scheduler:
             found = _call(found, path)
     if not isinstance(found, Scheduler):
         raise SqlschedError(
-            f"{path} is a {type(found).__name__}; give a sqlsched Scheduler, or a function that "
-            "returns one"
+            f"{path} is of type {type(found).__name__}; give a sqlsched Scheduler, or a function "
+            "that returns one"
         )
     given = invocation.db
     if given is not None and given.resolve() != found.database.resolve():
@@ -86,7 +88,7 @@ def _call(factory: Any, path: str) -> Any:
         made = factory()
     except SqlschedError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         text = " ".join(str(error).split())
         raise SqlschedError(f"{path}() raised {type(error).__name__}: {text}") from error
     if inspect.iscoroutine(made):
@@ -113,7 +115,7 @@ def find_broker(name: str, app_dir: Path, concurrency: int | None) -> Broker:
     broker = found if isinstance(found, Broker) else _wrapped(found)
     if broker is None:
         raise BrokerError(
-            f"--broker {name} is a {type(found).__name__}; give a sqlsched Broker, a taskiq "
+            f"--broker {name} is of type {type(found).__name__}; give a sqlsched Broker, a taskiq "
             "AsyncBroker or a Celery app"
         )
     return broker

@@ -19,7 +19,7 @@ from sqlsched.cli.schedule_options import (
 )
 from sqlsched.clock import now_us
 from sqlsched.scheduled_task import EXEC_TASK, SHELL_TASK, ScheduledTask
-from sqlsched.storage import changes, schedules
+from sqlsched.storage import changes, owners, schedules
 from sqlsched.storage.connection import Database
 
 
@@ -163,7 +163,9 @@ def rm(
     """
     selection = _selected(invocation, ids, labels, everything, include_done=True)
     with selection as (database, selected):
-        changes.remove(database, selected, now_us())
+        # With nobody serving, nobody knows whether its source still lists it: then it may go.
+        alone = not owners.anyone_serving(database)
+        changes.remove(database, selected, now_us(), copies_too=alone)
     _confirm("removed", selected)
 
 

@@ -77,26 +77,53 @@ def edit(
         return _change(database, change(there.schedule), now_us)
 
 
-def remove(database: Database, ids: Sequence[str], now_us: int) -> None:
-    """Remove schedules, all or none; their history stays, and so do their running runs."""
+def remove(
+    database: Database, ids: Sequence[str], now_us: int, *, copies_too: bool = False
+) -> None:
+    """Remove schedules, all or none; their history stays, and so do their running runs.
+
+    InvalidScheduleError for one that another source lists, which would come back; unless
+    `copies_too`.
+    """
     with transaction(database):
+        if not copies_too:
+            _refuse(database, ids, "source != ''", "remove it there")
         for schedule_id in ids:
             remove_one(database, schedule_id, now_us)
 
 
 def pause(database: Database, ids: Sequence[str], now_us: int) -> None:
-    """Stop firings until `resume`. Pausing what is paused changes nothing."""
+    """Stop firings until `resume`. Pausing what is paused changes nothing.
+
+    InvalidScheduleError for one that several machines share.
+    """
     with transaction(database):
+        _refuse(database, ids, "shared = 1", "pause it there")
         _pause(database, ids, now_us)
 
 
 def resume_all(database: Database, ids: Sequence[str], now_us: int) -> None:
-    """Go on from now: what a pause swallowed is recorded as skipped, a one-shot still runs."""
+    """Go on from now: what a pause swallowed is recorded as skipped, a one-shot still runs.
+
+    InvalidScheduleError for one that several machines share.
+    """
     with transaction(database):
+        _refuse(database, ids, "shared = 1", "resume it there")
         for schedule_id in ids:
             there = get(database, schedule_id)
             if there.paused_us is not None:
                 _resume(database, there, there.paused_us, now_us)
+
+
+def _refuse(database: Database, ids: Sequence[str], condition: str, what: str) -> None:
+    """InvalidScheduleError that names the first of these schedules that fits the condition."""
+    row = database.execute(
+        f"""SELECT schedule_id, source FROM schedules
+            WHERE {condition} AND schedule_id IN (SELECT value FROM json_each(?))""",
+        (json.dumps(list(ids)),),
+    ).fetchone()
+    if row is not None:
+        raise InvalidScheduleError(f"schedule {row[0]!r} comes from {row[1]}; {what}")
 
 
 def record(

@@ -14,6 +14,7 @@ CREATE TABLE schedules (
     schedule_id TEXT NOT NULL UNIQUE,
     source TEXT NOT NULL DEFAULT '',  -- '': its own; else copied from that
     declared_paused INTEGER NOT NULL DEFAULT 0,  -- what that source said of pausing, last
+    shared INTEGER NOT NULL DEFAULT 0,  -- 1: its source says when it is due, not next_us
     task_name TEXT NOT NULL,
     args TEXT NOT NULL,
     kwargs TEXT NOT NULL,

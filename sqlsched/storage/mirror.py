@@ -49,7 +49,7 @@ def sync(
     result = Synced()
     with transaction(database):
         there = _copies(database, source)
-        for schedule_id in there.keys() - rows.keys():
+        for schedule_id in there.keys() - rows.keys() - _going_once(database, source):
             changes.remove_one(database, schedule_id, now_us)
             result.removed.append(schedule_id)
         elsewhere = _elsewhere(database, source, rows)
@@ -82,6 +82,16 @@ def _copies(database: Database, source: str) -> dict[str, _Row]:
     names = (*CONTENT, "declared_paused")
     rows = database.execute(f"SELECT {', '.join(names)} FROM schedules WHERE source = ?", (source,))
     return {row[0]: dict(zip(names, row, strict=True)) for row in rows}
+
+
+def _going_once(database: Database, source: str) -> set[str]:
+    """One-shots that are on their way: some sources list them only until they are due."""
+    rows = database.execute(
+        f"""SELECT schedule_id FROM schedules JOIN runs USING (schedule_id)
+            WHERE source = ? AND time_us IS NOT NULL AND status IN {LIVE}""",
+        (source,),
+    )
+    return {row[0] for row in rows}
 
 
 def _elsewhere(database: Database, source: str, ids: Iterable[str]) -> dict[str, str]:
@@ -161,17 +171,22 @@ def adopt(
     source: str,
     claims: Sequence[Claim],
     now_us: int,
+    *,
+    served: Collection[str] = (),
     merged_out: Collection[str] = (),
-) -> None:
+) -> list[str]:
     """Write firings that are this ledger's now as runs that wait for their time.
 
-    The ledger may know better: what has ended here stays so, and `live` will not name it.
+    The ledger may know better: what has ended here stays so, and `live` will not name it. Returns
+    the ids that are taken, by schedules made here or of another source that is `served`.
     """
+    refused = []
     with transaction(database):
-        taken = _elsewhere(database, source, [claim.schedule.schedule_id for claim in claims])
+        elsewhere = _elsewhere(database, source, [claim.schedule.schedule_id for claim in claims])
         for claim in claims:
             schedule_id = claim.schedule.schedule_id
-            if schedule_id in taken:
+            if elsewhere.get(schedule_id) in {"", *served}:
+                refused.append(schedule_id)
                 continue
             _keep(database, source, claim, now_us)
             for stretch in claim.stretches:
@@ -184,6 +199,7 @@ def adopt(
                     changes.record(database, schedule_id, claim.schedule.task_name, skipped, now_us)
                 else:
                     _wait(database, claim.schedule, firing)
+    return refused
 
 
 def _keep(database: Database, source: str, claim: Claim, now_us: int) -> None:
@@ -191,7 +207,9 @@ def _keep(database: Database, source: str, claim: Claim, now_us: int) -> None:
         "anchor_us": claim.anchor_us,
         "dispatched": claim.dispatched,
         "next_us": claim.next_us,
-        "wake_us": None,  # its source says when
+        "wake_us": None,
+        "shared": 1,
+        "source": source,
     }
     there = database.execute(
         "SELECT 1 FROM schedules WHERE schedule_id = ?", (claim.schedule.schedule_id,)
@@ -199,7 +217,7 @@ def _keep(database: Database, source: str, claim: Claim, now_us: int) -> None:
     if there:
         _update(database, values)
     else:
-        _insert(database, values | {"source": source, "created_us": now_us})
+        _insert(database, values | {"created_us": now_us})
 
 
 def _wait(database: Database, schedule: ScheduledTask, firing: Firing) -> None:
@@ -227,6 +245,19 @@ def live(database: Database, firings: Collection[Identity]) -> set[Identity]:
         (json.dumps(list(firings)),),
     )
     return set(rows.fetchall())
+
+
+def shared(database: Database, source: str) -> list[str]:
+    """The ids of a shared source's schedules that this ledger knows."""
+    query = "SELECT schedule_id FROM schedules WHERE source = ? AND shared = 1"
+    return [row[0] for row in database.execute(query, (source,))]
+
+
+def forget(database: Database, ids: Collection[str], now_us: int) -> None:
+    """Remove the copies of shared schedules that are gone."""
+    with transaction(database):
+        for schedule_id in ids:
+            changes.remove_one(database, schedule_id, now_us)
 
 
 def record_abandoned(

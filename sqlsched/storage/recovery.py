@@ -72,7 +72,7 @@ def pull_back(database: Database, now_us: int) -> int:
         after_us = max(now_us, pruned_us(database))
         rows = database.execute(
             f"""SELECT schedule_id, next_us, {TIMING} FROM schedules
-                WHERE next_us > ? AND time_us IS NULL""",
+                WHERE next_us > ? AND time_us IS NULL AND shared = 0""",
             (after_us,),
         ).fetchall()
         moves = []

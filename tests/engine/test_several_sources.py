@@ -195,7 +195,7 @@ async def test_a_source_that_is_down_at_the_start_is_waited_for(
     source = Down(every_minute("a"))
     await run(world, [source], 2 * MINUTE)
     assert source.tries == 4
-    assert calls(world) == ["a 12:00:33", "a 12:01:00", "a 12:02:00"]
+    assert calls(world) == ["a 12:00:37", "a 12:01:00", "a 12:02:00"]
     assert "refused" in caplog.text
 
 

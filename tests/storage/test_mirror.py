@@ -165,7 +165,7 @@ def test_what_never_runs_is_recorded_with_the_claim(bench: Bench) -> None:
 
 
 def test_what_the_merge_function_left_out_is_skipped(bench: Bench) -> None:
-    mirror.adopt(bench.database, "redis", [claim(task("a"), NOW)], NOW, frozenset({"a"}))
+    mirror.adopt(bench.database, "redis", [claim(task("a"), NOW)], NOW, merged_out={"a"})
     assert rows(bench) == [("a", "skipped", "merged")]
 
 

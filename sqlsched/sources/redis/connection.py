@@ -91,7 +91,8 @@ class Connection:
     async def close(self) -> None:
         """Disconnect; `open` may follow."""
         client, self._client = self._client, None
-        if client is not None:
+        # One of a loop that has ended cannot even be closed any more.
+        if client is not None and self._loop is asyncio.get_running_loop():
             await client.aclose()
 
     async def run(self, name: str, *arguments: str) -> Any:

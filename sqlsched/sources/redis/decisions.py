@@ -127,7 +127,8 @@ def changed(
 ) -> State:
     """The state of a schedule that is replaced now.
 
-    Firings that were claimed and not started are given back. A pause stays.
+    Firings that were claimed and not started are given back. It is paused if
+    `schedule` is.
     """
     same = _without_end(row.schedule) == _without_end(schedule)
     anchor = row.state.anchor_us if same else now_us
@@ -145,7 +146,7 @@ def changed(
         version=token(),
         anchor_us=anchor,
         next_us=next_us,
-        paused_us=row.state.paused_us or (now_us if schedule.paused else None),
+        paused_us=(row.state.paused_us or now_us) if schedule.paused else None,
         max_runs=schedule.max_runs,
         claimed=_without(row.state.claimed, row.trigger, unstarted),
     )

@@ -11,6 +11,12 @@ return {
 }
 """
 
+THERE = """
+local found = {}
+for index = 4, #ARGV do found[index - 3] = redis.call('HEXISTS', contents, ARGV[index]) end
+return found
+"""
+
 PUT = """
 local id, old_content, old_state, old_unstarted = take(), take(), take(), take()
 local content, state, at_us, is_done, is_new = take(), take(), take(), take(), take()

@@ -59,6 +59,7 @@ class RedisScheduleSource(ClaimingSource):
 
     def __init__(self, url: str, prefix: str = "sqlsched", *, clock: Clock | None = None) -> None:
         self.clock = clock
+        self.name = f"redis:{prefix}"
         self._connection = Connection(url, prefix)
         self._store = Store(self._connection)
         self._resend = False
@@ -115,7 +116,9 @@ class RedisScheduleSource(ClaimingSource):
         if int(await self._connection.run("join")) - now_us > SKEW_US:
             await self.pull_back(now_us)
 
-    async def claim(self, moment: Moment, until_us: int, limit: int) -> list[Claim]:
+    async def claim(
+        self, moment: Moment, until_us: int, limit: int, without: Collection[str] = ()
+    ) -> list[Claim]:
         """Claim up to `limit` firings that are due by `until_us`, planned for `moment`."""
         if not self._connection.owner:
             raise RuntimeError("nobody claims without an owner: call join first")
@@ -123,7 +126,11 @@ class RedisScheduleSource(ClaimingSource):
             return claims
         if limit <= 0:
             return []
-        now_ms, expired, due = await self._connection.run("look", str(until_us), str(limit))
+        # What is left to others must not crowd out the rest.
+        wanted = str(limit + len(without))
+        now_ms, expired, due = await self._connection.run("look", str(until_us), wanted)
+        expired = [entry for entry in expired if entry[0] not in without]
+        due = [entry for entry in due if entry[0] not in without]
         old = [found for entry in expired if (found := self._old(*entry)) is not None][:limit]
         plans = await self._plans(due, moment, limit - len(old), int(now_ms))
         if not (old or plans):
@@ -160,6 +167,10 @@ class RedisScheduleSource(ClaimingSource):
             await self._connection.run("leave", *_flat(given))
         for identity in given:
             self._outstanding.pop(identity, None)
+
+    async def missing(self, ids: Collection[str]) -> set[str]:
+        """Those of these ids that no schedule has any more."""
+        return await self._store.missing(ids)
 
     async def next_due_us(self) -> int | None:
         """When something is due next; None if nothing ever is."""

@@ -1,7 +1,7 @@
 """The schedules in Redis: adding, removing and listing them."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 
 from sqlsched.exceptions import DuplicateScheduleError, ScheduleNotFoundError, StorageError
@@ -63,6 +63,12 @@ class Store:
         """Remove a schedule, or a damaged row; ScheduleNotFoundError if there is none."""
         if not await self._connection.run("delete", schedule_id):
             raise ScheduleNotFoundError(f"no schedule has the id {shorten(schedule_id)}")
+
+    async def missing(self, ids: Collection[str]) -> set[str]:
+        """Those of these ids that are not here."""
+        wanted = list(ids)
+        there = await self._connection.run("there", *wanted) if wanted else []
+        return {one for one, found in zip(wanted, there, strict=True) if not found}
 
     async def pages(self) -> AsyncIterator[list[Row]]:
         """Every schedule that is not done, some hundreds at a time."""
