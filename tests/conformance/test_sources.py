@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis.asyncio import Redis
 
 from sqlsched import (
     DuplicateScheduleError,
@@ -201,8 +202,6 @@ class RedisKeeper(Keeper):
         return RedisScheduleSource(self.url, clock=self.clock)
 
     async def spoil(self) -> None:
-        from redis.asyncio import Redis
-
         await self.put(schedule("spoilt"))
         client = Redis.from_url(self.url)
         for key in await client.keys("*"):
@@ -231,8 +230,10 @@ def schedule(schedule_id: str, **fields: Any) -> ScheduledTask:
 async def keeper(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Keeper]:
     url = ""
     if request.param in NEEDS_REDIS:
-        server: RedisServer = request.getfixturevalue("redis_server")
+        server: RedisServer = request.getfixturevalue("shared_redis")
         url = server.url
+        async with Redis.from_url(url) as client:
+            await client.flushall()
     made = SOURCES[request.param](tmp_path, FakeClock(START), InProcessBroker(), url)
 
     async def note(name: str) -> None:

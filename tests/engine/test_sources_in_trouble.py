@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from sqlsched import (
     Broker,
@@ -328,8 +329,10 @@ Share = Callable[..., RedisScheduleSource]
 
 
 @pytest.fixture
-def share(world: World, redis_server: RedisServer) -> Share:
-    return lambda prefix="a": RedisScheduleSource(redis_server.url, prefix, clock=world.clock)
+async def share(world: World, shared_redis: RedisServer) -> Share:
+    async with Redis.from_url(shared_redis.url) as client:
+        await client.flushall()
+    return lambda prefix="a": RedisScheduleSource(shared_redis.url, prefix, clock=world.clock)
 
 
 async def put(source: RedisScheduleSource, *schedules: ScheduledTask) -> None:

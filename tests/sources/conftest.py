@@ -1,9 +1,9 @@
 """A Redis of our own, and schedulers of several machines that share it."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis.asyncio import Redis
@@ -12,7 +12,9 @@ from sqlsched.instants import SECOND_US
 from sqlsched.planner import Claim, Identity, Moment
 from sqlsched.sources.redis import RedisScheduleSource, connection
 from sqlsched.testing import FakeClock
-from tests.servers import RedisServer
+
+if TYPE_CHECKING:
+    from tests.servers import RedisServer
 
 BASE = "{sqlsched}"
 Machine = Callable[..., Awaitable[RedisScheduleSource]]
@@ -23,21 +25,13 @@ def clock() -> FakeClock:
     return FakeClock(datetime(2026, 11, 23, 12, tzinfo=UTC))
 
 
-@pytest.fixture(scope="session")
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.stop()
-
-
 @pytest.fixture
 async def redis_url(request: pytest.FixtureRequest) -> str:
     """An empty Redis: the test's own if it has one, to stop it; else one that they share."""
     if "redis_server" in request.fixturenames:
         server: RedisServer = request.getfixturevalue("redis_server")
         return server.url
-    server = request.getfixturevalue("shared_server")
+    server = request.getfixturevalue("shared_redis")
     async with Redis.from_url(server.url) as client:
         await client.flushall()
     return server.url
