@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import json
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -10,10 +9,9 @@ from dataclasses import dataclass, field
 from sqlsched.abc import Broker, RunOutcome
 from sqlsched.clock import Clock
 from sqlsched.exceptions import SendTaskError
-from sqlsched.instants import SECOND_US, format_us, from_us
+from sqlsched.instants import SECOND_US, format_us
 from sqlsched.intake import Intake
-from sqlsched.output import OutputBuffer
-from sqlsched.scheduled_task import TaskMessage, derive_task_id
+from sqlsched.scheduled_task import TaskMessage
 from sqlsched.storage.turn import Finished, Printed, Started
 
 log = logging.getLogger("sqlsched")
@@ -21,26 +19,6 @@ log = logging.getLogger("sqlsched")
 MAX_REFUSAL_DELAY_S = 30
 FLUSH_SECONDS = 1.0
 """How often the output of a run that goes on is put on record, for `logs --follow`."""
-
-
-def to_message(run: Started) -> TaskMessage:
-    """What a broker gets for a run."""
-    scheduled_for = {
-        "schedule_id": run.schedule_id,
-        "scheduled_for": format_us(run.scheduled_us),
-    }
-    expires_us = None if run.expires_s is None else run.due_us + run.expires_s * SECOND_US
-    return TaskMessage(
-        task_id=run.task_id or derive_task_id(run.schedule_id, run.scheduled_us, run.manual_key),
-        task_name=run.task_name,
-        args=json.loads(run.args),
-        kwargs=json.loads(run.kwargs),
-        labels=json.loads(run.labels) | scheduled_for,
-        attempt=run.attempt,
-        timeout=run.timeout_s,
-        expires=None if expires_us is None else from_us(expires_us),
-        output=OutputBuffer(),
-    )
 
 
 @dataclass(eq=False, slots=True)
@@ -139,7 +117,7 @@ class Dispatcher:
                 extra={"run_id": str(run.run_id), "schedule_id": run.schedule_id},
             )
             try:
-                flight = _Flight(run, to_message(run), self._clock.monotonic())
+                flight = _Flight(run, run.message(), self._clock.monotonic())
             except (TypeError, ValueError) as error:
                 self._refuse_damaged(run, error)
                 continue

@@ -1,9 +1,13 @@
 """The values that the loop and the ledger exchange, once a turn."""
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from sqlsched.instants import SECOND_US, format_us, from_us
+from sqlsched.output import OutputBuffer
 from sqlsched.planner import Moment
+from sqlsched.scheduled_task import TaskMessage, derive_task_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,26 @@ class Started:
     timeout_s: int | None
     expires_s: int | None
     source: str
+
+    def message(self) -> TaskMessage:
+        """What a broker gets for it; TypeError or ValueError if its row is damaged."""
+        scheduled_for = {
+            "schedule_id": self.schedule_id,
+            "scheduled_for": format_us(self.scheduled_us),
+        }
+        expires_us = None if self.expires_s is None else self.due_us + self.expires_s * SECOND_US
+        return TaskMessage(
+            task_id=self.task_id
+            or derive_task_id(self.schedule_id, self.scheduled_us, self.manual_key),
+            task_name=self.task_name,
+            args=json.loads(self.args),
+            kwargs=json.loads(self.kwargs),
+            labels=json.loads(self.labels) | scheduled_for,
+            attempt=self.attempt,
+            timeout=self.timeout_s,
+            expires=None if expires_us is None else from_us(expires_us),
+            output=OutputBuffer(),
+        )
 
 
 @dataclass(frozen=True, slots=True)

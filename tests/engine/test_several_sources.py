@@ -399,3 +399,15 @@ async def test_declared_schedules_run_through_the_real_loop(world: World) -> Non
     assert len(copies(world)) == 2
     await run(world, [LabelScheduleSource(broker)], timedelta(minutes=1))
     assert len(copies(world)) == 2
+
+
+async def test_a_retry_of_a_listed_schedule_is_left_to_who_serves_its_source(world: World) -> None:
+    world.failures_left = 1
+    flaky = ScheduledTask(
+        task_name="t:flaky", schedule_id="a", time=START, retries=1, retry_delay=5
+    )
+    await run(world, [Listed(flaky)], timedelta(seconds=1))
+    await run(world, [], MINUTE)
+    assert [row.status for row in world.history("a")] == ["failed", "waiting"]
+    await run(world, [Listed(flaky)], MINUTE)
+    assert [row.status for row in world.history("a")] == ["failed", "succeeded"]

@@ -397,3 +397,20 @@ async def test_what_was_removed_in_redis_is_listed_no_more(world: World, share: 
     await source.shutdown()
     await scheduler(world, share()).run(until=START + 2 * MINUTE)
     assert copies(world) == {}
+
+
+async def test_a_clock_that_was_a_day_ahead_parks_nothing(world: World, share: Share) -> None:
+    await put(share(), every_minute("a"))
+    world.task("ahead", lambda: world.clock.set_forward(timedelta(days=1)))
+    world.task("right", lambda: world.clock.set_back(timedelta(days=1)))
+    await world.add("t:ahead", time=START + MINUTE)
+    await world.add("t:right", time=START + timedelta(days=1, minutes=3))
+    running = asyncio.create_task(scheduler(world, world.source, share()).run())
+    evening = START + timedelta(hours=12)
+    async with asyncio.timeout(10):
+        while not any(START + 5 * MINUTE < when < evening for _, when in world.calls):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.wait([running])
+    assert any(when > evening for _, when in world.calls)
+    assert len(set(world.calls)) == len(world.calls)
