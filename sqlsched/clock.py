@@ -5,8 +5,8 @@ Everything else receives `now`. Tests pass a `sqlsched.testing.FakeClock`, whose
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -15,17 +15,24 @@ from sqlsched.instants import from_us
 if TYPE_CHECKING:
     import asyncio  # imported where it is used: short commands only ask for the time
 
-SLICE_SECONDS = 0.5
+SLICE_SECONDS = 0.8
 """The longest uninterrupted sleep. Wall time can be set, and the machine can be suspended, while
 a timer sleeps: one long sleep is an hour late after a step forward and an hour early after a
-step back. After each slice the engine also asks what no timer tells of."""
+step back. After each slice the engine also asks what no timer tells of: within a second."""
 
 _FINE_SECONDS = 0.002
 """The event loop's timers are this coarse (epoll counts whole milliseconds, rounded up)."""
 
 
+_NOTHING = nullcontext()
+
+
 class Clock(ABC):
     """What the engine needs of time."""
+
+    lead_us: int = 0
+    """How long before a firing its start is put on record, so that the task starts on the
+    instant and not after a commit."""
 
     @abstractmethod
     def now_us(self) -> int:
@@ -40,16 +47,20 @@ class Clock(ABC):
         """Sleep on this clock."""
 
     @abstractmethod
+    async def reach(self, us: int) -> None:
+        """Wait for an instant that is at most `lead_us` ahead, exactly."""
+
+    @abstractmethod
     async def wait(self, until_us: int, wakeup: "asyncio.Event", poll: Callable[[], bool]) -> None:
         """Return when `until_us` is reached, `wakeup` is set, or `poll` says so.
 
-        `poll` is quick, and is asked at once and then at least every half second of real time.
+        `poll` is quick, and is asked at once and then within each second of real time. `wakeup` may
+        be set when it returns, and is the caller's to clear.
         """
 
-    @contextmanager
-    def busy(self) -> Iterator[None]:
+    def busy(self) -> AbstractContextManager[None]:
         """Work is in progress inside: a clock that jumps must not, unless the work sleeps."""
-        yield
+        return _NOTHING
 
     def now(self) -> datetime:
         """Wall time, aware, UTC."""
@@ -58,6 +69,8 @@ class Clock(ABC):
 
 class SystemClock(Clock):
     """Real time."""
+
+    lead_us = 4000
 
     def now_us(self) -> int:
         return time.time_ns() // 1000
@@ -70,19 +83,47 @@ class SystemClock(Clock):
 
         await asyncio.sleep(seconds)
 
+    async def reach(self, us: int) -> None:
+        import asyncio
+
+        # Should the clock be put back meanwhile, it is not waited for again.
+        remaining = min(us - self.now_us(), self.lead_us) / 1e6
+        if remaining > _FINE_SECONDS:
+            await asyncio.sleep(remaining - _FINE_SECONDS)
+            remaining = min(us / 1e6 - time.time(), _FINE_SECONDS)
+        if remaining > 0:
+            # Slept in the thread: exact, and shorter than a callback may take anyway. A timer
+            # of the loop would start every firing up to a millisecond late.
+            time.sleep(remaining)  # noqa: ASYNC251
+
     async def wait(self, until_us: int, wakeup: "asyncio.Event", poll: Callable[[], bool]) -> None:
         import asyncio
 
-        while not wakeup.is_set() and not poll():
-            remaining = (until_us - self.now_us()) / 1e6
-            if remaining <= _FINE_SECONDS:
-                # Slept in the thread: exact, and shorter than a callback may take anyway. A timer
-                # of the loop would start every firing up to a millisecond late.
-                time.sleep(max(0.0, remaining))  # noqa: ASYNC251
-                break
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(remaining - _FINE_SECONDS, SLICE_SECONDS)):
-                    await wakeup.wait()
+        loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle | None = None
+        failure: Exception | None = None
+
+        def look() -> None:
+            nonlocal timer, failure
+            try:
+                remaining = 0.0 if poll() else (until_us - self.now_us()) / 1e6
+            except Exception as error:
+                remaining, failure = 0.0, error
+            if remaining <= 0:
+                wakeup.set()
+            else:
+                timer = loop.call_later(min(remaining, SLICE_SECONDS), look)
+
+        if not wakeup.is_set():
+            look()
+        try:
+            # A look that finds nothing wakes no task: most of what an idle scheduler costs.
+            await wakeup.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if failure is not None:
+            raise failure
         await asyncio.sleep(0)
 
 

@@ -110,12 +110,14 @@ class Dispatcher:
 
     def launch(self, runs: Iterable[Started]) -> None:
         """Start runs that the ledger says are started."""
+        tells = log.isEnabledFor(logging.INFO)
         for run in runs:
-            log.info(
-                "run %d of %s started: %s, for %s",
-                *(run.run_id, run.schedule_id, run.task_name, format_us(run.scheduled_us)),
-                extra={"run_id": str(run.run_id), "schedule_id": run.schedule_id},
-            )
+            if tells:
+                log.info(
+                    "run %d of %s started: %s, for %s",
+                    *(run.run_id, run.schedule_id, run.task_name, format_us(run.scheduled_us)),
+                    extra={"run_id": str(run.run_id), "schedule_id": run.schedule_id},
+                )
             try:
                 flight = _Flight(run, run.message(), self._clock.monotonic())
             except (TypeError, ValueError) as error:
@@ -203,6 +205,9 @@ class Dispatcher:
             self._land(flight, end)
 
     async def _send(self, flight: _Flight) -> Finished:
+        if flight.run.due_us > self._clock.now_us():
+            await self._clock.reach(flight.run.due_us)
+            flight.started = self._clock.monotonic()
         not_sent = await self._intake.before_send(flight.run, flight.message)
         if not_sent is not None:
             return self._end(flight, "cancelled", not_sent.reason, not_sent.text)
@@ -289,14 +294,16 @@ class Dispatcher:
         self._refusals.pop(end.run_id, None)
         self._report.finished.append(end)
         self._collect_output(flight, self._report)
-        seconds = self._clock.monotonic() - flight.started
-        log.log(
-            logging.INFO if end.status in {"succeeded", "sent"} else logging.WARNING,
-            "run %d of %s %s after %.3f s%s",
-            *(end.run_id, flight.run.schedule_id, end.status, seconds),
-            f": {end.error or end.reason}" if end.error or end.reason else "",
-            extra={"run_id": str(end.run_id), "schedule_id": flight.run.schedule_id},
-        )
+        level = logging.INFO if end.status in _GOOD else logging.WARNING
+        if log.isEnabledFor(level):
+            seconds = self._clock.monotonic() - flight.started
+            log.log(
+                level,
+                "run %d of %s %s after %.3f s%s",
+                *(end.run_id, flight.run.schedule_id, end.status, seconds),
+                f": {end.error or end.reason}" if end.error or end.reason else "",
+                extra={"run_id": str(end.run_id), "schedule_id": flight.run.schedule_id},
+            )
         self._on_end()
 
     async def _expire(self, flight: _Flight, seconds: int) -> None:
@@ -330,5 +337,6 @@ class Dispatcher:
             )
 
 
+_GOOD = frozenset({"succeeded", "sent"})
 _ROUND_SECONDS = 0.01
 _NO_OUTCOME = "the broker said nothing of the task's end"

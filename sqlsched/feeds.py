@@ -30,8 +30,8 @@ ASK_SECONDS = 60
 """How long a source may take to answer."""
 MAX_BACKOFF_S = 30
 END_SECONDS = 5
-_POLLS = 3
-"""A clock polls at once and then each half second: a source that claims is asked each second."""
+_POLLS = 2
+"""A clock polls at once, and then within each second: a source that claims is asked then."""
 _NO_ROOM_US = SECOND_US // 20
 
 

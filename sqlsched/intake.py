@@ -18,7 +18,7 @@ from sqlsched.exceptions import (
 from sqlsched.feeds import Asked, Circumstances, ClaimFeed, Feed
 from sqlsched.instants import from_us
 from sqlsched.merge_functions import preserve_all
-from sqlsched.run_context import CurrentRun, running
+from sqlsched.run_context import running
 from sqlsched.scheduled_task import ScheduledTask, TaskMessage
 from sqlsched.storage import mirror, schedules
 from sqlsched.storage.ledger import Ledger
@@ -306,7 +306,7 @@ class Intake:
         message: TaskMessage,
     ) -> None:
         schedule = await self._schedule(run, message)
-        with running(CurrentRun.from_message(message)):
+        with running(message):
             answer = hook(schedule)
             if inspect.isawaitable(answer):
                 async with asyncio.timeout(HOOK_SECONDS):

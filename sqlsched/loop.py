@@ -5,11 +5,10 @@ of the next firing, the end of a run, and a change of the database by someone el
 """
 
 import asyncio
-import heapq
 import logging
-from collections import deque
 from math import inf
 
+from sqlsched.backlog import BATCH, Backlog
 from sqlsched.clock import Clock
 from sqlsched.dispatcher import Dispatcher, Report
 from sqlsched.events import tell
@@ -24,13 +23,15 @@ from sqlsched.storage import claims, recovery, runs
 from sqlsched.storage.claims import FOREVER_US
 from sqlsched.storage.connection import DamagedDatabaseError
 from sqlsched.storage.ledger import Ledger
-from sqlsched.storage.turn import Request, Turn
+from sqlsched.storage.turn import Armed, Request, Turn
 from sqlsched.takeover import Peers
 
 log = logging.getLogger("sqlsched")
 
 AHEAD_FACTOR = 16
-"""How many firings are claimed for the next second, as a multiple of the concurrency."""
+"""How many firings are claimed and not started, as a multiple of the concurrency."""
+ALONE_AHEAD = 16_384
+"""The same for a process that nobody could help."""
 MAX_BACKOFF_S = 30
 PRUNE_ROWS = 500
 """How many old runs one transaction forgets; it shares the gate with everyone's claims."""
@@ -61,10 +62,7 @@ class Loop:
         self._wakeup = wakeup
         self._stopping = False
         self._hurried = False
-        self._armed: list[tuple[int, int]] = []
-        """Heap of (due_us, run_id): claimed by us, not yet due."""
-        self._roomless: deque[int] = deque()
-        """Due runs that start as soon as there is room."""
+        self._backlog = Backlog()
         self._next_us = FOREVER_US
         """When the ledger has something due for us, as far as we know."""
         self._stale = True
@@ -93,6 +91,7 @@ class Loop:
             self._wakeup.clear()
             now_us = self._clock.now_us()
             await self._mend_clock(now_us)
+            self._look(now_us)  # so that no turn claims what a source has just changed
             if self._is_time(now_us):
                 await self._take_turn(now_us)
             if self._is_over(now_us) or await self._is_idle():
@@ -145,8 +144,7 @@ class Loop:
         except StorageError as error:
             self._stale = True
             self._dispatcher.give_back(report)
-            for run_id in request.due:
-                heapq.heappush(self._armed, (now_us, run_id))
+            self._backlog.arm(Armed(run_id, now_us) for run_id in request.due)
             self._back_off(now_us, error)
         else:
             self._apply(turn)
@@ -162,7 +160,9 @@ class Loop:
             moment=self._moment(now_us),
             room=0 if self._stopping else self._dispatcher.room,
             ahead=-1 if self._stopping else self._room_ahead(),
-            due=self._pop_due(now_us),
+            alone=self._peers.alone,
+            lead_us=self._clock.lead_us,
+            due=self._take_due(now_us),
             finished=report.finished,
             printed=report.printed,
             processes=report.processes,
@@ -195,19 +195,13 @@ class Loop:
         self._next_us = FOREVER_US if turn.next_us is None else turn.next_us
         if (limit_us := self._limit_us()) is not None and self._next_us >= limit_us:
             self._next_us = FOREVER_US
-        self._arm(turn)
+        self._backlog.arm(turn.armed)
+        self._backlog.wait_for_room(turn.roomless)
+        self._backlog.revoke(turn.revoked)
         tell(turn)
         self._dispatcher.launch(turn.started)
         for run_id, reason in turn.cancels:
             self._dispatcher.stop(run_id, reason)
-
-    def _arm(self, turn: Turn) -> None:
-        for armed in turn.armed:
-            heapq.heappush(self._armed, (armed.due_us, armed.run_id))
-        self._roomless += turn.roomless
-        if turn.revoked:
-            self._armed = [entry for entry in self._armed if entry[1] not in turn.revoked]
-            heapq.heapify(self._armed)
 
     def _back_off(self, now_us: int, error: StorageError) -> None:
         """The write is tried again, whatever it takes; the sends it records are not."""
@@ -253,9 +247,7 @@ class Loop:
 
     def _start_us(self) -> int:
         """When a claimed run is to be started, or told that it may not be."""
-        if self._roomless and self._dispatcher.room:
-            return 0
-        return self._armed[0][0] if self._armed else FOREVER_US
+        return self._backlog.start_us(self._dispatcher.room) - self._clock.lead_us
 
     def _claim_us(self, now_us: int) -> int:
         """When to claim: ahead of the time while there is room to, at the time otherwise."""
@@ -266,7 +258,10 @@ class Loop:
     def _room_ahead(self) -> int:
         if self._settings.once:
             return 0
-        return max(0, AHEAD_FACTOR * self._dispatcher.concurrency - len(self._armed))
+        limit = AHEAD_FACTOR * self._dispatcher.concurrency
+        if self._peers.alone:
+            limit = max(limit, ALONE_AHEAD)
+        return max(0, min(BATCH, limit - len(self._backlog)))
 
     def _room_ahead_or_now(self) -> int:
         return 0 if self._stopping else max(self._room_ahead(), self._dispatcher.room)
@@ -274,20 +269,18 @@ class Loop:
     def _limit_us(self) -> int | None:
         return self._started_us + 1 if self._settings.once else self._settings.until_us
 
-    def _pop_due(self, now_us: int) -> list[int]:
-        """What is to be decided now: all that has come due, and what there is room for."""
-        due: list[int] = []
+    def _take_due(self, now_us: int) -> list[int]:
         if self._stopping:
-            return due
-        while self._roomless and len(due) < self._dispatcher.room:
-            due.append(self._roomless.popleft())
-        while self._armed and self._armed[0][0] <= now_us:
-            due.append(heapq.heappop(self._armed)[1])
-        return due
+            return []
+        return self._backlog.take(now_us + self._clock.lead_us, max(0, self._dispatcher.room))
 
     def _poll(self) -> bool:
         """Whether something happened that no timer tells of. Microseconds to ask."""
         now_us = self._clock.now_us()
+        self._look(now_us)
+        return bool(self._steps.since_us()) or self._is_time(now_us)
+
+    def _look(self, now_us: int) -> None:
         try:
             if self._ledger.changed():
                 self._stale = True
@@ -298,7 +291,6 @@ class Loop:
             self._back_off(now_us, error)
         if now_us - self._seen_us >= MINUTE_US:
             self._stale = True
-        return bool(self._steps.since_us()) or self._is_time(now_us)
 
     # -- reasons to end -------------------------------------------------------------------------
 
@@ -307,14 +299,14 @@ class Loop:
         if until_us is None or now_us < until_us:
             return False
         # What came due before it still runs, however long it has to wait for room.
-        return not (self._armed or self._roomless) and self._next_us == FOREVER_US
+        return not self._backlog and self._next_us == FOREVER_US
 
     async def _is_idle(self) -> bool:
         if not (self._settings.once or self._settings.until_idle):
             return False
         if self._dispatcher.going or self._dispatcher.ended or self._failures:
             return False
-        if self._armed or self._roomless:
+        if self._backlog:
             return False
         if self._settings.once:
             due = self._intake.due_by(self._started_us) or self._next_us <= self._started_us

@@ -49,6 +49,8 @@ class OutputBuffer:
 
     def text(self) -> str:
         """Everything kept, as text; a line in the middle says how much is missing."""
+        if not self.total_bytes:
+            return ""
         return render(self.head, self.tail, self.total_bytes)
 
 

@@ -1,19 +1,12 @@
 """Whether a claimed run may start now: the last decision before a task runs, and a pure one."""
 
 from dataclasses import dataclass
-from typing import Literal
-
-from sqlsched.instants import SECOND_US
+from typing import Literal, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A claimed run that is due, with what its schedule says at this moment."""
 
-    run_id: int
-    schedule_id: str
-    due_us: int
-    """When it is, or first was, to be started: what `expires` counts from."""
     attempt: int
     manual: bool
     serial: bool
@@ -22,13 +15,13 @@ class Candidate:
     """The schedule still exists."""
     paused: bool
     overlap: str | None
-    expires_s: int | None
+    expires_us: int | None
+    """When it is too late to start; None is never."""
     runs_left: int | None
     """How many dispatches `max_runs` still allows; None is without limit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Going:
+class Going(NamedTuple):
     """What else of the same schedule is on its way."""
 
     started: tuple[int, ...] = ()
@@ -59,7 +52,7 @@ def may_start(
     """Decide about one run. Manual triggers and retries pass by pause, bounds and overlap."""
     if not run.present:
         return Verdict("end", "cancelled", "removed")
-    if run.expires_s is not None and now_us - run.due_us >= run.expires_s * SECOND_US:
+    if run.expires_us is not None and now_us >= run.expires_us:
         return Verdict("end", "missed", "expired")
     if run.manual or run.attempt > 1:
         return START

@@ -138,6 +138,24 @@ def plan(schedule_id: str, timing: Timing, next_us: int, moment: Moment, limit: 
     return _Planning(schedule_id, timing, moment).plan(next_us, limit)
 
 
+class Decisions:
+    """Decisions of one moment. Schedules that share a timing are due together: one serves all."""
+
+    def __init__(self, moment: Moment) -> None:
+        self._moment = moment
+        self._made: dict[tuple[int, int], tuple[Timing, Plan]] = {}
+
+    def plan(self, schedule_id: str, timing: Timing, next_us: int, limit: int) -> Plan:
+        """The same as `plan`."""
+        if timing.jitter_s is not None or timing.coalesce == "all":  # then each has its own
+            return plan(schedule_id, timing, next_us, self._moment, limit)
+        key = (id(timing), next_us)  # a hash of what is in it would cost as much as the rest
+        if key not in self._made:
+            made = plan(schedule_id, timing, next_us, self._moment, limit)
+            self._made[key] = (timing, made)
+        return self._made[key][1]
+
+
 def without_firings(planned: Plan) -> Plan:
     """The same, with what was to run skipped: a merge function has left the schedule out."""
     skipped = [

@@ -40,6 +40,11 @@ class Peers:
             if self._lock is not None:
                 self._lock.release()
 
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else serves the database, as far as is known."""
+        return not self._others
+
     def observe(self, others: Sequence[Owner]) -> None:
         """Take note of who else serves the database."""
         self._others = others

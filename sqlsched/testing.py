@@ -81,6 +81,9 @@ class FakeClock(Clock):
             await self._wait(self._wall_us + round(seconds * SECOND_US), None)
         await asyncio.sleep(0)
 
+    async def reach(self, us: int) -> None:
+        await self.sleep(min(us - self._wall_us, self.lead_us) / SECOND_US)
+
     async def wait(self, until_us: int, wakeup: asyncio.Event, poll: Callable[[], bool]) -> None:
         while not wakeup.is_set() and not poll() and self._wall_us < until_us:
             await self._wait(until_us, wakeup)

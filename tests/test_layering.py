@@ -19,7 +19,7 @@ LAYERS = {
     "scheduled_task trigger planner overlap merge_functions",
     "ports": "abc clock run_context importing processes",
     "storage": "storage",
-    "engine": "scheduler loop dispatcher takeover feeds intake events settings steps",
+    "engine": "scheduler loop backlog dispatcher takeover feeds intake events settings steps",
     "user-held": "task kicker created_schedule testing",
     "adapters": "sources brokers integrations exactly_once",
     "outermost": "cli __main__ examples sqlsched",

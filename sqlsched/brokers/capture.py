@@ -6,25 +6,20 @@ is. What belongs to no run goes to the stream that was there before.
 
 import sys
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
 from sqlsched.output import OutputBuffer
+from sqlsched.run_context import Bound
 
 _buffer: ContextVar[OutputBuffer | None] = ContextVar("sqlsched_output", default=None)
 _writing = threading.Lock()  # a run's threads may print at once, and the buffer counts
 
 
-@contextmanager
-def captured(buffer: OutputBuffer) -> Iterator[None]:
+def captured(buffer: OutputBuffer) -> Bound[OutputBuffer | None]:
     """Inside the block, and in what it starts with its context, prints go to `buffer`."""
-    token = _buffer.set(buffer)
-    try:
-        yield
-    finally:
-        _buffer.reset(token)
+    return Bound(_buffer, buffer)
 
 
 def emit(buffer: OutputBuffer, data: bytes) -> None:

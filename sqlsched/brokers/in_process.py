@@ -17,7 +17,7 @@ from sqlsched.brokers.subprocess import SubprocessBroker
 from sqlsched.exceptions import BrokerError
 from sqlsched.importing import import_task
 from sqlsched.output import OutputBuffer
-from sqlsched.run_context import CurrentRun, running
+from sqlsched.run_context import running
 from sqlsched.scheduled_task import EXEC_TASK, SHELL_TASK, TaskMessage
 
 _NO_TIMEOUT = (
@@ -41,6 +41,8 @@ class InProcessBroker(Broker):
         self._children = SubprocessBroker(app_dir)
         self._slots = asyncio.Semaphore(concurrency)  # a new one for each loop: see startup
         self._started = False
+        self._kinds: dict[int, tuple[Callable[..., Any], bool]] = {}
+        """Functions by their identity, and whether they are async, which takes long to find."""
 
     async def startup(self) -> None:
         """Begin to capture what tasks print."""
@@ -63,7 +65,7 @@ class InProcessBroker(Broker):
         await self.startup()
         Routers.ensure()
         output = message.output or OutputBuffer()
-        with running(CurrentRun.from_message(message)), captured(output):
+        with running(message), captured(output):
             failure = await self._run(message)
         if failure is None or failure.line is None:
             return RunOutcome("succeeded", None, output.text())
@@ -77,12 +79,16 @@ class InProcessBroker(Broker):
     async def _run(self, message: TaskMessage) -> Failure | None:
         try:
             function = await self._find(message.task_name)
-            if message.timeout is not None and not _is_async(function):
+            is_async = self._is_async(function)
+            if message.timeout is not None and not is_async:
                 raise BrokerError(_NO_TIMEOUT)
         except BrokerError as error:
             return Failure.of_import(error)
         try:
-            await self._call(function, message.args, message.kwargs)
+            if is_async:
+                await function(*message.args, **message.kwargs)
+            else:
+                await self._call_in_thread(function, message.args, message.kwargs)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -101,12 +107,15 @@ class InProcessBroker(Broker):
         function: Callable[..., Any] = await _in_thread(lambda: import_task(name))
         return function
 
-    async def _call(
+    def _is_async(self, function: Callable[..., Any]) -> bool:
+        known = self._kinds.get(id(function))
+        if known is None or known[0] is not function:
+            known = self._kinds[id(function)] = (function, _is_async(function))
+        return known[1]
+
+    async def _call_in_thread(
         self, function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]
     ) -> None:
-        if _is_async(function):
-            await function(*args, **kwargs)
-            return
         slots = self._slots
         await slots.acquire()
         result = await _in_thread(lambda: function(*args, **kwargs), at_end=slots.release)

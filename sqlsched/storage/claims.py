@@ -7,6 +7,7 @@ has lost the run to another and lets it go.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from operator import itemgetter
@@ -15,12 +16,12 @@ from typing import Any
 from sqlsched.exceptions import InvalidScheduleError
 from sqlsched.instants import SECOND_US
 from sqlsched.planner import (
+    Decisions,
     Firing,
     Moment,
     Stretch,
     Timing,
     jittered_us,
-    plan,
     still_runs,
     without_firings,
 )
@@ -46,12 +47,14 @@ DAMAGED = (InvalidScheduleError, TypeError, ValueError, OverflowError)
 _NOT_PAUSED = """(manual_key != 0 OR NOT EXISTS (SELECT 1 FROM schedules AS p
     WHERE p.schedule_id = runs.schedule_id AND p.paused_us IS NOT NULL))"""
 _FREE = f"""held = 1 AND {_NOT_PAUSED} AND NOT EXISTS (SELECT 1 FROM runs AS other
-    WHERE other.status IN {LIVE} AND other.schedule_id = runs.schedule_id
+    WHERE other.{LIVE} AND other.schedule_id = runs.schedule_id
     AND {is_going("other")})"""
 SERVED = """NOT EXISTS (SELECT 1 FROM schedules AS q WHERE q.schedule_id = runs.schedule_id
     AND q.source NOT IN (SELECT value FROM json_each(?)))"""
 """SQL: a run of a schedule that this process serves, or that is gone. Takes the sources' names."""
-_PENDING = "status IN ('claimed', 'waiting') AND held = 0"
+_WAITING = f"status = 'waiting' AND held = 0 AND {_NOT_PAUSED}"
+_OF_OTHERS = """status = 'claimed' AND runs.owner IN (SELECT o.owner FROM owners AS o
+    WHERE o.stopped_us IS NULL AND o.owner != ?)"""
 TIMING = """cron, cron_offset, time_us, interval_s, start_us, end_us,
     CASE WHEN interval_s IS NULL OR start_us IS NOT NULL THEN 0 ELSE anchor_us END,
     jitter_s, catchup_window, coalesce, max_runs"""
@@ -62,8 +65,9 @@ def turn(database: Database, request: Request) -> Turn:
     result = Turn()
     with transaction(database):
         finish(database, request, result)
+        next_us = next_due_us(database, request.owner, request.sources)
         due = list(request.due)
-        if request.ahead >= 0:
+        if claims := request.ahead >= 0 and _is_near(next_us, request.moment.now_us):
             due += _claim(database, request, result)
         start(database, request, due, result)
         if request.heartbeat:
@@ -73,29 +77,36 @@ def turn(database: Database, request: Request) -> Turn:
             )
         result.cancels = _cancels(database, request.owner)
         result.others = others(database, request.owner)
-        result.next_us = next_due_us(database, request.owner, request.sources)
+        if claims or due:
+            next_us = next_due_us(database, request.owner, request.sources)
+        result.next_us = next_us
     return result
+
+
+def _is_near(next_us: int | None, now_us: int) -> bool:
+    return next_us is not None and next_us <= now_us + AHEAD_US
 
 
 def _claim(database: Database, request: Request, result: Turn) -> list[int]:
     """Claim what there is room for; returns the runs that are due now."""
     now = request.moment.now_us
     room = max(0, request.room - len(request.due))
+    spare = request.ahead if request.alone else 0
     before = database.execute("SELECT max(run_id) FROM runs").fetchone()[0] or 0
     taken = _release_held(database, request, room)
     last = FOREVER_US if request.until_us is None else request.until_us - 1
     due, soon = (0, min(now, last)), (now + 1, min(now + AHEAD_US, last))
     taken += _take_pending(database, request, due, room - len(taken), result)
-    _claim_firings(database, request, due, room - len(taken), result)
+    _claim_firings(database, request, due, room - len(taken) + spare, result)
     taken += _take_pending(database, request, soon, request.ahead, result)
     _claim_firings(database, request, soon, request.ahead, result)
     mine = database.execute(
-        "SELECT run_id, due_us FROM runs WHERE run_id > ? AND owner = ? AND status = 'claimed'",
+        "SELECT run_id, due_us FROM runs WHERE run_id > ? AND +owner = ? AND status = 'claimed'",
         (before, request.owner),
     )
     taken += mine.fetchall()
-    result.armed += [Armed(*row) for row in taken if row[1] > now]
-    return [run_id for run_id, due_us in taken if due_us <= now]
+    result.armed += [Armed(*row) for row in taken if row[1] > now + request.lead_us]
+    return [run_id for run_id, due_us in taken if due_us <= now + request.lead_us]
 
 
 def _release_held(database: Database, request: Request, limit: int) -> list[tuple[int, int]]:
@@ -127,12 +138,15 @@ def _take_pending(
     for run_id, due_us, schedule_id, scheduled_us, is_firing, *columns in database.execute(
         f"""SELECT run_id, due_us, schedule_id, scheduled_us, attempt = 1 AND manual_key = 0
                 AND s.seq IS NOT NULL, {TIMING}
-            FROM runs LEFT JOIN schedules AS s USING (schedule_id)
-            WHERE {_PENDING} AND due_us BETWEEN ? AND ? AND {SERVED} AND (
-                (status = 'waiting' AND {_NOT_PAUSED})
-                OR (status = 'claimed' AND owner != ? AND due_us <= ?))
-            ORDER BY due_us LIMIT ?""",
-        (*within_us, json.dumps(request.sources), request.owner, now_us - OVERDUE_US, limit),
+            FROM (SELECT * FROM runs WHERE {_WAITING} AND due_us BETWEEN ?1 AND ?2
+                  UNION ALL SELECT * FROM runs WHERE {_OF_OTHERS.replace("?", "?3")}
+                  AND due_us BETWEEN ?1 AND min(?2, ?4)) AS runs
+            LEFT JOIN schedules AS s USING (schedule_id)
+            WHERE {SERVED.replace("?", "?5")} ORDER BY due_us LIMIT ?6""",
+        (
+            *(*within_us, request.owner, now_us - OVERDUE_US),
+            *(json.dumps(request.sources), limit),
+        ),
     ).fetchall():
         fate = _fate(request.moment, scheduled_us, due_us, columns) if is_firing else None
         if fate is None:
@@ -190,19 +204,20 @@ def _claim_firings(
     database: Database, request: Request, within_us: tuple[int, int], limit: int, result: Turn
 ) -> None:
     """Claim up to `limit` firings of schedules that are due within a span of time."""
+    decide = Decisions(request.moment)
     runs: list[tuple[Any, ...]] = []
-    moves: list[tuple[int | None, int | None, str]] = []
+    moves: dict[tuple[int | None, int | None], list[int]] = defaultdict(list)
     for row in _due(database, request.sources, within_us, limit):
-        schedule_id, task_name, dispatched, next_us, _, *columns = row
+        seq, schedule_id, task_name, dispatched, next_us, _, *columns = row
         try:
             timing = timing_of_row(*columns)
             left = limit - len(runs)
             if timing.max_runs is not None:
                 left = min(left, timing.max_runs - dispatched)
-            found = plan(schedule_id, timing, next_us, request.moment, left)
+            found = decide.plan(schedule_id, timing, next_us, left)
         except DAMAGED as error:  # the row is put aside, and stops nothing else
             result.bad.append((schedule_id, str(error)))
-            moves.append((next_us, None, schedule_id))
+            moves[next_us, None].append(seq)
             continue
         if schedule_id in request.merged_out:
             found = without_firings(found)
@@ -213,12 +228,14 @@ def _claim_firings(
         wake = found.next_us
         if wake is not None and timing.jitter_s is not None:
             wake = jittered_us(schedule_id, timing, wake)
-        moves.append((found.next_us, wake, schedule_id))
+        moves[found.next_us, wake].append(seq)
         if len(runs) >= limit:
             break
     _insert(database, runs)
     database.executemany(
-        "UPDATE schedules SET next_us = ?, wake_us = ? WHERE schedule_id = ?", moves
+        """UPDATE schedules SET next_us = ?, wake_us = ?
+           WHERE seq IN (SELECT value FROM json_each(?))""",
+        [(*times, json.dumps(seqs)) for times, seqs in moves.items()],
     )
 
 
@@ -230,12 +247,12 @@ def _due(
     rows = []
     for source in sources:  # each in the order of the index; together they would have to be sorted
         rows += database.execute(
-            f"""SELECT schedule_id, task_name, dispatched, next_us, wake_us, {TIMING}
+            f"""SELECT seq, schedule_id, task_name, dispatched, next_us, wake_us, {TIMING}
                 FROM schedules WHERE source = ? AND wake_us BETWEEN ? AND ?
                 ORDER BY wake_us LIMIT ?""",
             (source, *within_us, limit),
         ).fetchall()
-    return sorted(rows, key=itemgetter(4))[:limit] if len(sources) > 1 else rows
+    return sorted(rows, key=itemgetter(5))[:limit] if len(sources) > 1 else rows
 
 
 @lru_cache(maxsize=4096)
@@ -307,10 +324,10 @@ def next_due_us(database: Database, owner: int, sources: Sequence[str]) -> int |
                     WHERE source = name.value AND wake_us IS NOT NULL) AS wake_us
                  FROM json_each(?1) AS name)),
                 (SELECT min(due_us) FROM runs
-                 WHERE {_PENDING} AND status = 'waiting' AND {_NOT_PAUSED} AND {served}),
+                 WHERE {_WAITING} AND {served}),
                 (SELECT min(due_us) FROM runs WHERE {_FREE} AND {served}),
                 (SELECT min(due_us) + {OVERDUE_US + AHEAD_US} FROM runs
-                 WHERE {_PENDING} AND status = 'claimed' AND owner != ?2 AND {served})""",
+                 WHERE {_OF_OTHERS.replace("?", "?2")} AND {served})""",
         (json.dumps(sources), owner),
     ).fetchone()
     return min((time for time in times if time is not None), default=None)

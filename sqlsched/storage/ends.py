@@ -1,5 +1,10 @@
 """Recording how runs ended, and planning what is tried again."""
 
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
 from sqlsched.planner import retry_due_us
 from sqlsched.storage.connection import Database
 from sqlsched.storage.turn import Armed, Finished, Request, Turn
@@ -13,24 +18,41 @@ def finish(database: Database, request: Request, result: Turn) -> None:
     )
     for run_id, due_us in request.refused:
         _take_back(database, request.owner, run_id, due_us, result)
-    for end in request.finished:
-        hit = database.execute(
-            """UPDATE runs SET status = ?, finished_us = ?, exit_code = ?, error = ?, reason = ?
-               WHERE run_id = ? AND owner = ? AND status IN ('running', 'sending')""",
-            (
-                *(end.status, end.finished_us, end.exit_code, end.error, end.reason),
-                *(end.run_id, request.owner),
-            ),
-        )
-        if not hit.rowcount:
-            result.lost.append(end.run_id)
-        elif end.status in {"failed", "timed_out"}:
-            _plan_retry(database, end, result)
+    if request.finished:
+        _record_ends(database, request.owner, request.finished, result)
     database.executemany(
         """INSERT OR REPLACE INTO outputs SELECT ?1, ?2, ?3, ?4
            WHERE EXISTS (SELECT 1 FROM runs WHERE run_id = ?1 AND owner = ?5)""",
         [(p.run_id, p.head, p.tail, p.total_bytes, request.owner) for p in request.printed],
     )
+
+
+def _record_ends(
+    database: Database, owner: int, finished: Sequence[Finished], result: Turn
+) -> None:
+    rows = database.execute(
+        """SELECT run_id FROM runs WHERE run_id IN (SELECT value FROM json_each(?))
+           AND owner = ? AND status IN ('running', 'sending')""",
+        (json.dumps([end.run_id for end in finished]), owner),
+    )
+    ours = {row[0] for row in rows}
+    alike: dict[tuple[Any, ...], list[tuple[int, int]]] = defaultdict(list)
+    for end in finished:
+        if end.run_id in ours:
+            how = (end.status, end.exit_code, end.error, end.reason)
+            alike[how].append((end.run_id, end.finished_us))
+    for how, ends in alike.items():
+        database.execute(
+            """UPDATE runs SET status = ?, exit_code = ?, error = ?, reason = ?,
+                   finished_us = json_extract(ended.value, '$[1]')
+               FROM json_each(?) AS ended WHERE run_id = json_extract(ended.value, '$[0]')""",
+            (*how, json.dumps(ends)),
+        )
+    for end in finished:
+        if end.run_id not in ours:
+            result.lost.append(end.run_id)
+        elif end.status in {"failed", "timed_out"}:
+            _plan_retry(database, end, result)
 
 
 def _take_back(database: Database, owner: int, run_id: int, due_us: int, result: Turn) -> None:

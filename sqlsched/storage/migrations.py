@@ -63,7 +63,7 @@ CREATE TABLE runs (
     held INTEGER NOT NULL DEFAULT 0,  -- 1: waits for other runs of its schedule, not for due_us
     owner INTEGER,                  -- who claimed it
     started_us INTEGER,
-    finished_us INTEGER,
+    finished_us INTEGER,            -- NULL while claimed, waiting, sending or running
     exit_code INTEGER,
     error TEXT,
     last_us INTEGER,                -- of several firings in one record: the last of them
@@ -72,12 +72,13 @@ CREATE TABLE runs (
     cancel_us INTEGER,              -- when somebody asked to stop it
     pid INTEGER,
     pid_started INTEGER,
+    CHECK ((finished_us IS NULL) = (status IN ('claimed', 'waiting', 'sending', 'running'))),
     -- The promise that no firing is dispatched twice, kept by the database.
     UNIQUE (schedule_id, scheduled_us, attempt, manual_key)
 ) STRICT;
-CREATE INDEX runs_live ON runs (schedule_id)
-    WHERE status IN ('claimed', 'waiting', 'sending', 'running');
-CREATE INDEX runs_pending ON runs (due_us) WHERE status IN ('claimed', 'waiting') AND held = 0;
+CREATE INDEX runs_live ON runs (schedule_id) WHERE finished_us IS NULL;
+CREATE INDEX runs_waiting ON runs (due_us) WHERE status = 'waiting' AND held = 0;
+CREATE INDEX runs_claimed ON runs (owner, due_us) WHERE status = 'claimed';
 CREATE INDEX runs_held ON runs (schedule_id, scheduled_us) WHERE held = 1;
 CREATE INDEX runs_cancel ON runs (run_id) WHERE cancel_us IS NOT NULL AND finished_us IS NULL;
 

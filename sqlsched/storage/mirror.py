@@ -88,7 +88,7 @@ def _going_once(database: Database, source: str) -> set[str]:
     """One-shots that are on their way: some sources list them only until they are due."""
     rows = database.execute(
         f"""SELECT schedule_id FROM schedules JOIN runs USING (schedule_id)
-            WHERE source = ? AND time_us IS NOT NULL AND status IN {LIVE}""",
+            WHERE source = ? AND time_us IS NOT NULL AND {LIVE}""",
         (source,),
     )
     return {row[0] for row in rows}
@@ -241,7 +241,7 @@ def live(database: Database, firings: Collection[Identity]) -> set[Identity]:
         f"""SELECT DISTINCT schedule_id, scheduled_us FROM json_each(?) AS firing
             JOIN runs ON schedule_id = json_extract(firing.value, '$[0]')
                 AND scheduled_us = json_extract(firing.value, '$[1]')
-            WHERE status IN {LIVE}""",
+            WHERE {LIVE}""",
         (json.dumps(list(firings)),),
     )
     return set(rows.fetchall())

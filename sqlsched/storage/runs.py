@@ -8,7 +8,7 @@ from typing import Any
 from sqlsched.exceptions import ScheduleNotFoundError
 from sqlsched.serialization import shorten
 from sqlsched.storage.connection import Database, transaction
-from sqlsched.storage.schedules import LIVE, get
+from sqlsched.storage.schedules import get
 
 STATUSES = (
     *("waiting", "claimed", "sending", "running", "succeeded", "failed", "timed_out"),
@@ -179,10 +179,9 @@ def prune(database: Database, before_us: int, limit: int) -> int:
 def _prunable(database: Database, before_us: int, limit: int) -> list[tuple[int, int]]:
     """Run id and last nominal time of what may go. The oldest rows have the lowest ids."""
     return database.execute(
-        f"""SELECT run_id, coalesce(last_us, scheduled_us) AS last FROM (
+        """SELECT run_id, coalesce(last_us, scheduled_us) AS last FROM (
                 SELECT * FROM runs ORDER BY run_id LIMIT ?2)
-            WHERE status NOT IN {LIVE} AND due_us < ?1 AND last < ?1
-            AND coalesce(finished_us, 0) < ?1""",
+            WHERE finished_us < ?1 AND due_us < ?1 AND last < ?1""",
         (before_us, limit),
     ).fetchall()
 

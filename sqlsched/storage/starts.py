@@ -1,7 +1,7 @@
 """Starting claimed runs: the guarded write after which a run counts as started."""
 
 import json
-from typing import Any
+from collections.abc import Sequence
 
 from sqlsched.overlap import Candidate, Going, Verdict, may_start
 from sqlsched.storage.connection import Database
@@ -9,50 +9,89 @@ from sqlsched.storage.schedules import LIVE
 from sqlsched.storage.turn import Request, Started, Turn, Unrun
 
 # A refused send moves due_us on; `expires` counts from when the run was to start at first.
-_FIRST_DUE = """iif(r.attempt = 1,
-    min(r.due_us, r.scheduled_us + 1000000 * coalesce(s.jitter_s, 0)), r.due_us)"""
-_STARTED = f"""r.run_id, r.schedule_id, r.scheduled_us, {_FIRST_DUE}, r.attempt, r.manual_key,
+_EXPIRES = """iif(r.attempt = 1, min(r.due_us, r.scheduled_us + 1000000 * coalesce(s.jitter_s, 0)),
+    r.due_us) + 1000000 * s.expires_s"""
+_STARTED = f"""r.run_id, r.schedule_id, r.scheduled_us, r.due_us, r.attempt, r.manual_key,
     r.trigger, coalesce(s.task_name, r.task_name), s.args, s.kwargs, s.labels, s.task_id,
-    s.timeout_s, s.expires_s, coalesce(s.source, '')"""
+    s.timeout_s, {_EXPIRES}, coalesce(s.source, '')"""
+_CANDIDATE = f"""r.attempt, r.manual_key != 0, s.coalesce IS 'all' AND r.trigger = 'catchup',
+    s.schedule_id IS NOT NULL, s.paused_us IS NOT NULL, s.overlap, {_EXPIRES},
+    s.max_runs - s.dispatched"""
+_OURS = """r.run_id IN (SELECT value FROM json_each(?)) AND +r.owner = ? AND r.status = 'claimed'"""
+"""SQL: runs by their ids. The plus keeps SQLite from going through all that the owner claimed."""
+_PARTS = len(Started._fields)
+_NOTHING = Going()
 
 
-def start(database: Database, request: Request, due: list[int], result: Turn) -> None:
+def start(database: Database, request: Request, due: Sequence[int], result: Turn) -> None:
     """Start the claimed runs that are due, where their schedule still wants them to run."""
+    if not due:
+        return
+    room = max(0, request.room)
+    due = [*due[:room], *_contested(database, request.owner, due[room:], result)]
     rows = database.execute(
-        f"""SELECT {_STARTED}, s.paused_us, s.overlap, s.coalesce, s.max_runs, s.dispatched,
-                s.schedule_id IS NOT NULL
+        f"""SELECT {_STARTED}, {_CANDIDATE}
             FROM runs AS r LEFT JOIN schedules AS s USING (schedule_id)
-            WHERE r.run_id IN (SELECT value FROM json_each(?)) AND r.owner = ?
-            AND r.status = 'claimed' ORDER BY r.due_us, r.scheduled_us, r.run_id""",
+            WHERE {_OURS} ORDER BY r.due_us, r.scheduled_us, r.run_id""",
         (json.dumps(due), request.owner),
     ).fetchall()
-    result.lost += set(due) - {row[0] for row in rows}
-    going = _going(database, {row[1] for row in rows if row[4] == 1 and row[5] == 0})
+    if len(rows) < len(due):
+        result.lost += set(due) - {row[0] for row in rows}
+    now_us = request.moment.now_us
+    going = _going(database, {row[1] for row in rows})
     left: dict[str, int] = {}
     for row in rows:
-        if row[0] in result.revoked:
-            continue
-        run = Started(*row[:15])
+        run, candidate = Started._make(row[:_PARTS]), Candidate._make(row[_PARTS:])
+        if candidate.runs_left is not None:
+            if run.run_id in result.revoked:
+                continue
+            runs_left = left.setdefault(run.schedule_id, candidate.runs_left)
+            candidate = candidate._replace(runs_left=runs_left)
+        others = going.get(run.schedule_id, _NOTHING)
         verdict = may_start(
-            _candidate(run, row[15:], left),
-            going.get(run.schedule_id, Going()),
-            request.moment.now_us,
-            reports_completion=request.reports_completion,
+            candidate, others, now_us, reports_completion=request.reports_completion
         )
-        if verdict.action == "start" and len(result.started) >= request.room:
+        if verdict.action != "start":
+            _put_off(database, run, verdict, now_us, result)
+        elif len(result.started) >= request.room:
             result.roomless.append(run.run_id)
             continue
-        if verdict.action == "start":
-            result.started.append(run)
-            _count(database, run, row[18], left, result)
         else:
-            _put_off(database, run, verdict, request.moment.now_us, result)
-        _follow(going, run, verdict)
-    status = "running" if request.reports_completion else "sending"
-    database.executemany(
-        "UPDATE runs SET status = ?, started_us = ? WHERE run_id = ?",
-        [(status, request.moment.now_us, run.run_id) for run in result.started],
+            result.started.append(run)
+            if candidate.runs_left is not None:
+                _count(database, run, left, result)
+        going[run.schedule_id] = _after(others, run.run_id, verdict)
+    database.execute(
+        """UPDATE runs SET status = ?, started_us = max(?, due_us)
+           WHERE run_id IN (SELECT value FROM json_each(?))""",
+        (
+            "running" if request.reports_completion else "sending",
+            now_us,
+            json.dumps([run.run_id for run in result.started]),
+        ),
     )
+
+
+def _contested(database: Database, owner: int, due: Sequence[int], result: Turn) -> list[int]:
+    """Of runs that there is no room for, those that may be refused now; the others wait for room.
+
+    What stands in the way of a run counts at its time, not when there is room for it.
+    """
+    if not due:
+        return []
+    rows = database.execute(
+        f"""SELECT r.run_id, s.schedule_id IS NULL OR s.paused_us IS NOT NULL
+                OR s.expires_s IS NOT NULL OR s.max_runs IS NOT NULL
+                OR EXISTS (SELECT 1 FROM runs AS o WHERE o.schedule_id = r.schedule_id
+                    AND o.{LIVE} AND (o.held = 1 OR {is_going("o")}))
+            FROM runs AS r LEFT JOIN schedules AS s USING (schedule_id)
+            WHERE {_OURS} ORDER BY r.due_us, r.scheduled_us, r.run_id""",
+        (json.dumps(due), owner),
+    ).fetchall()
+    if len(rows) < len(due):
+        result.lost += set(due) - {row[0] for row in rows}
+    result.roomless += [run_id for run_id, contested in rows if not contested]
+    return [run_id for run_id, contested in rows if contested]
 
 
 def _going(database: Database, schedule_ids: set[str]) -> dict[str, Going]:
@@ -60,7 +99,7 @@ def _going(database: Database, schedule_ids: set[str]) -> dict[str, Going]:
     rows = database.execute(
         f"""SELECT r.schedule_id, r.run_id, r.held FROM json_each(?) AS wanted
             JOIN runs AS r ON r.schedule_id = wanted.value
-            WHERE r.status IN {LIVE} AND (r.held = 1 OR {is_going("r")})
+            WHERE r.{LIVE} AND (r.held = 1 OR {is_going("r")})
             ORDER BY r.run_id""",
         (json.dumps(list(schedule_ids)),),
     )
@@ -75,30 +114,9 @@ def _going(database: Database, schedule_ids: set[str]) -> dict[str, Going]:
     return result
 
 
-def _candidate(run: Started, state: tuple[Any, ...], left: dict[str, int]) -> Candidate:
-    paused_us, overlap, coalesce, max_runs, dispatched, present = state
-    if max_runs is not None:
-        left.setdefault(run.schedule_id, max_runs - dispatched)
-    return Candidate(
-        run_id=run.run_id,
-        schedule_id=run.schedule_id,
-        due_us=run.due_us,
-        attempt=run.attempt,
-        manual=run.manual_key != 0,
-        serial=coalesce == "all" and run.trigger == "catchup",
-        present=bool(present),
-        paused=paused_us is not None,
-        overlap=overlap,
-        expires_s=run.expires_s,
-        runs_left=left.get(run.schedule_id),
-    )
-
-
-def _count(
-    database: Database, run: Started, max_runs: int | None, left: dict[str, int], result: Turn
-) -> None:
+def _count(database: Database, run: Started, left: dict[str, int], result: Turn) -> None:
     """Count a dispatch towards `max_runs`; the last one ends the schedule."""
-    if max_runs is None or run.manual_key or run.attempt > 1:
+    if run.manual_key or run.attempt > 1:
         return
     left[run.schedule_id] -= 1
     database.execute(
@@ -151,14 +169,14 @@ def _put_off(database: Database, run: Started, verdict: Verdict, now_us: int, re
     )
 
 
-def _follow(going: dict[str, Going], run: Started, verdict: Verdict) -> None:
-    """Let the next decision of this turn know of this one."""
-    there = going.get(run.schedule_id, Going())
+def _after(there: Going, run_id: int, verdict: Verdict) -> Going:
+    """What the next decision of this turn has to know of this one."""
     if verdict.action == "start":
-        going[run.schedule_id] = Going((*there.started, run.run_id), there.held)
-    elif verdict.action == "hold":
-        held = tuple(i for i in there.held if i not in verdict.cancels)
-        going[run.schedule_id] = Going(there.started, (*held, run.run_id))
+        return Going((*there.started, run_id), there.held)
+    if verdict.action == "hold":
+        held = tuple(other for other in there.held if other not in verdict.cancels)
+        return Going(there.started, (*held, run_id))
+    return there
 
 
 def is_going(name: str) -> str:

@@ -3,8 +3,10 @@
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
 
-from sqlsched.instants import SECOND_US, format_us, from_us
+from sqlsched.instants import format_us, from_us
 from sqlsched.output import OutputBuffer
 from sqlsched.planner import Moment
 from sqlsched.scheduled_task import TaskMessage, derive_task_id
@@ -22,8 +24,7 @@ class Owner:
     seen_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(NamedTuple):
     """The end of a run that this process started."""
 
     run_id: int
@@ -44,17 +45,18 @@ class Printed:
     total_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Armed:
+class Armed(NamedTuple):
     """A run claimed by this process, to be started at `due_us`."""
 
     run_id: int
     due_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
-    """A run that this process has just started, with all that its broker needs."""
+class Started(NamedTuple):
+    """A run that this process has just started, with all that its broker needs.
+
+    It is given to the broker at `due_us`, which may lie a few milliseconds ahead.
+    """
 
     run_id: int
     schedule_id: str
@@ -69,28 +71,33 @@ class Started:
     labels: str
     task_id: str | None
     timeout_s: int | None
-    expires_s: int | None
+    expires_us: int | None
     source: str
 
     def message(self) -> TaskMessage:
         """What a broker gets for it; TypeError or ValueError if its row is damaged."""
         scheduled_for = {
             "schedule_id": self.schedule_id,
-            "scheduled_for": format_us(self.scheduled_us),
+            "scheduled_for": _iso(self.scheduled_us),
         }
-        expires_us = None if self.expires_s is None else self.due_us + self.expires_s * SECOND_US
         return TaskMessage(
             task_id=self.task_id
             or derive_task_id(self.schedule_id, self.scheduled_us, self.manual_key),
             task_name=self.task_name,
-            args=json.loads(self.args),
-            kwargs=json.loads(self.kwargs),
-            labels=json.loads(self.labels) | scheduled_for,
+            args=[] if self.args == "[]" else json.loads(self.args),
+            kwargs={} if self.kwargs == "{}" else json.loads(self.kwargs),
+            labels=scheduled_for
+            if self.labels == "{}"
+            else json.loads(self.labels) | scheduled_for,
             attempt=self.attempt,
             timeout=self.timeout_s,
-            expires=None if expires_us is None else from_us(expires_us),
+            expires=None if self.expires_us is None else from_us(self.expires_us),
             output=OutputBuffer(),
         )
+
+
+# What is due at one instant has the same text.
+_iso = lru_cache(maxsize=64)(format_us)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +121,12 @@ class Request:
     """How many runs may start now."""
     ahead: int
     """How many more may be claimed for the next second; -1 claims nothing at all."""
+    alone: bool = False
+    """Nobody else serves the ledger, who could start what this process has no room for."""
+    lead_us: int = 0
+    """How long before their time runs are started, to be given to the broker on the instant."""
     due: Sequence[int] = ()
-    """Armed runs whose time has come."""
+    """Armed runs whose time has come, or nearly so."""
     finished: Sequence[Finished] = ()
     printed: Sequence[Printed] = ()
     processes: Sequence[tuple[int, int, int]] = ()

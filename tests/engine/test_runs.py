@@ -1,7 +1,8 @@
 """What becomes of runs: overlap, retries, timeouts, pause, cancellation, drain, trouble."""
 
 import asyncio
-from datetime import timedelta
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -14,9 +15,11 @@ from sqlsched import (
     TaskMessage,
 )
 from sqlsched.brokers.in_process import InProcessBroker
+from sqlsched.dispatcher import Dispatcher
 from sqlsched.instants import from_us
 from sqlsched.scheduler import Options
 from sqlsched.storage import changes, ledger, runs
+from sqlsched.storage.turn import Started
 from tests.engine.conftest import START, World
 
 MINUTE = timedelta(minutes=1)
@@ -327,3 +330,40 @@ async def test_cancel_other_says_why_the_other_was_stopped(world: World) -> None
     await world.add("t:nap", args=[90], cron="1-2 12 * * *", overlap="cancel-other")
     await world.run(10 * MINUTE)
     assert [row.reason for row in world.history()] == ["overlap", None]
+
+
+async def test_a_run_is_on_record_before_its_instant_and_starts_on_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.clock, "lead_us", 4000, raising=False)
+    launched: list[datetime] = []
+    launch = Dispatcher.launch
+
+    def noted(self: Dispatcher, started: Iterable[Started]) -> None:
+        runs = list(started)
+        launched.extend([world.clock.now()] * len(runs))
+        launch(self, runs)
+
+    monkeypatch.setattr(Dispatcher, "launch", noted)
+    await world.add(cron="* * * * *")
+    await world.run(timedelta(minutes=2))
+    instants = [START + timedelta(seconds=30), START + timedelta(seconds=90)]
+    assert launched == [at - timedelta(milliseconds=4) for at in instants]
+    assert [at for _, at in world.calls] == instants
+    assert [from_us(row.started_us or 0) for row in world.history()] == instants
+
+
+async def test_a_stop_just_before_the_instant_leaves_the_firing_to_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.clock, "lead_us", 4000, raising=False)
+    scheduler = world.scheduler()
+
+    async def reach(_: int) -> None:
+        scheduler.stop(at_once=True)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(world.clock, "reach", reach)
+    await world.add(cron="* * * * *")
+    await scheduler.run(until=START + timedelta(minutes=1))
+    assert (world.calls, world.statuses()) == ([], [("12:01:00", "waiting")])

@@ -96,8 +96,9 @@ def test_a_one_shot_that_has_run_is_done_when_it_is_listed_again(bench: Bench) -
     mirror.sync(bench.database, "s", [once], NOW)
     assert there(bench)["a"].next_us == MINUTE
     bench.database.execute(
-        """INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, trigger, status, due_us)
-           VALUES ('a', 'm:f', ?1, 1, 'schedule', 'succeeded', ?1)""",
+        """INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, trigger, status,
+               due_us, finished_us)
+           VALUES ('a', 'm:f', ?1, 1, 'schedule', 'succeeded', ?1, ?1)""",
         (MINUTE,),
     )
     mirror.sync(bench.database, "s", [], NOW)
@@ -173,13 +174,15 @@ def test_a_firing_that_ended_here_does_not_run_again(bench: Bench) -> None:
     for _ in range(2):
         mirror.adopt(bench.database, "redis", [claim(task("a"), NOW)], NOW)
         assert len(rows(bench)) == 1
-        bench.database.execute("UPDATE runs SET status = 'succeeded'")
+        bench.database.execute("UPDATE runs SET status = 'succeeded', finished_us = 1")
     assert mirror.live(bench.database, {("a", NOW)}) == set()
 
 
 def test_a_firing_that_another_machine_took_may_come_back(bench: Bench) -> None:
     mirror.adopt(bench.database, "redis", [claim(task("a"), NOW)], NOW)
-    bench.database.execute("UPDATE runs SET status = 'cancelled', reason = 'taken-over'")
+    bench.database.execute(
+        "UPDATE runs SET status = 'cancelled', reason = 'taken-over', finished_us = 1"
+    )
     mirror.adopt(bench.database, "redis", [claim(task("a"), NOW)], NOW)
     assert rows(bench) == [("a", "waiting", None)]
 
@@ -190,7 +193,7 @@ def test_a_firing_lives_until_its_last_retry_has_ended(bench: Bench) -> None:
         ("a", NOW),
         ("b", NOW),
     }
-    bench.database.execute("UPDATE runs SET status = 'failed'")
+    bench.database.execute("UPDATE runs SET status = 'failed', finished_us = 1")
     bench.database.execute(
         """INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, trigger, status, due_us)
            VALUES ('a', 'm:f', ?, 2, 'retry', 'waiting', 0)""",

@@ -7,7 +7,7 @@ import pytest
 
 from sqlsched.instants import from_us
 from sqlsched.storage import changes, recovery
-from sqlsched.storage.turn import Armed, Started
+from sqlsched.storage.turn import Armed, Finished, Started
 
 from .bench import Bench, Scheduler, s, times
 
@@ -265,3 +265,29 @@ def test_a_schedule_that_has_had_its_runs_leaves_nothing_to_do(bench: Bench, max
         assert not recovery.idle(bench.database)
         scheduler.finish(run, 60 * number + 1)
     assert recovery.idle(bench.database)
+
+
+def test_what_finds_no_room_is_refused_at_its_time_or_waits_for_room(bench: Bench) -> None:
+    bench.add("going")
+    bench.add("free", interval=60, start=from_us(s(60)))
+    bench.add("expiring", interval=60, start=from_us(s(60)), expires=1)
+    scheduler = bench.scheduler()
+    (going,) = scheduler.turn(0).started
+    due = [run.run_id for run in scheduler.turn(59.5).armed]
+    assert len(due) == 3
+    turn = scheduler.turn(60, room=0, due=due)
+    assert bench.runs("going") == [(0, 1, "running"), (60, 1, "skipped")]
+    assert len(turn.roomless) == 2
+    late = scheduler.turn(
+        61, room=2, due=turn.roomless, finished=[Finished(going.run_id, "succeeded", s(61))]
+    )
+    assert [run.schedule_id for run in late.started] == ["free"]
+    assert bench.runs("expiring") == [(60, 1, "missed")]
+
+
+def test_a_process_that_is_alone_claims_what_is_due_beyond_its_room(bench: Bench) -> None:
+    for number in range(5):
+        bench.add(f"job{number}")
+    turn = bench.scheduler().turn(0, room=2, ahead=2, alone=True)
+    assert (len(turn.started), len(turn.roomless)) == (2, 2)
+    assert turn.next_us == s(0)
