@@ -4,6 +4,7 @@ Zones and text exist only at the edge, and this is the edge.
 """
 
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
 
 from sqlsched.exceptions import InvalidScheduleError
 from sqlsched.serialization import shorten
@@ -33,6 +34,7 @@ def next_minute_us(us: int) -> int:
     return (us // MINUTE_US + 1) * MINUTE_US
 
 
+@lru_cache(maxsize=1024)
 def format_us(us: int) -> str:
     """`2026-11-23T18:05:00+00:00`, with microseconds only when they are not zero."""
     return from_us(us).isoformat()

@@ -171,7 +171,7 @@ class TaskMessage:
 
 def derive_task_id(schedule_id: str, scheduled_us: int, manual_key: int = 0) -> str:
     """The task id of a firing: 128 bits of SHA-256 over its identity, in hexadecimal."""
-    import hashlib  # it brings OpenSSL, and only a run needs it
+    import hashlib  # late: it brings OpenSSL, and only a run needs it
 
     identity = f"{schedule_id}@{scheduled_us}" + (f"#{manual_key}" if manual_key else "")
     return hashlib.sha256(identity.encode()).hexdigest()[:32]

@@ -1,12 +1,9 @@
 """`InProcessBroker`: tasks as functions of this very process, on its event loop or in threads."""
 
 import asyncio
-import contextvars
 import inspect
 import sys
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ from sqlsched.abc import Broker, RunOutcome
 from sqlsched.brokers.capture import Routers, captured, emit
 from sqlsched.brokers.failure import Failure
 from sqlsched.brokers.subprocess import SubprocessBroker
+from sqlsched.brokers.threads import Threads
 from sqlsched.exceptions import BrokerError
 from sqlsched.importing import import_task
 from sqlsched.output import OutputBuffer
@@ -40,6 +38,7 @@ class InProcessBroker(Broker):
         self.default_concurrency = concurrency
         self._children = SubprocessBroker(app_dir)
         self._slots = asyncio.Semaphore(concurrency)  # a new one for each loop: see startup
+        self._threads: Threads | None = None  # for each loop, too
         self._started = False
         self._kinds: dict[int, tuple[Callable[..., Any], bool]] = {}
         """Functions by their identity, and whether they are async, which takes long to find."""
@@ -49,6 +48,7 @@ class InProcessBroker(Broker):
         if not self._started:
             Routers.install()
             self._slots = asyncio.Semaphore(self.default_concurrency)
+            self._threads = Threads()
             self._started = True
 
     async def shutdown(self) -> None:
@@ -56,13 +56,16 @@ class InProcessBroker(Broker):
         if self._started:
             Routers.remove()
             self._started = False
+            if self._threads is not None:  # still good for a run that is on its way
+                self._threads.close()
         await self._children.shutdown()
 
     async def kick(self, message: TaskMessage) -> RunOutcome:
         """Run the task; see `Broker.kick`."""
         if message.task_name in (SHELL_TASK, EXEC_TASK):
             return await self._children.kick(message)
-        await self.startup()
+        if not self._started:
+            await self.startup()
         Routers.ensure()
         output = message.output or OutputBuffer()
         with running(message), captured(output):
@@ -104,7 +107,8 @@ class InProcessBroker(Broker):
         if name.partition(":")[0] in sys.modules:
             return import_task(name)
         # A module may take seconds to import, and the loop must not wait for it.
-        function: Callable[..., Any] = await _in_thread(lambda: import_task(name))
+        assert self._threads is not None
+        function: Callable[..., Any] = await self._threads.run(lambda: import_task(name))
         return function
 
     def _is_async(self, function: Callable[..., Any]) -> bool:
@@ -116,9 +120,10 @@ class InProcessBroker(Broker):
     async def _call_in_thread(
         self, function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]
     ) -> None:
-        slots = self._slots
+        slots, threads = self._slots, self._threads
+        assert threads is not None
         await slots.acquire()
-        result = await _in_thread(lambda: function(*args, **kwargs), at_end=slots.release)
+        result = await threads.run(lambda: function(*args, **kwargs), at_end=slots.release)
         if inspect.isawaitable(result):
             await result
 
@@ -127,35 +132,3 @@ def _is_async(function: Callable[..., Any]) -> bool:
     inner = inspect.unwrap(function)
     call = getattr(type(inner), "__call__", None)  # noqa: B004  # the method, not whether
     return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call)
-
-
-async def _in_thread(call: Callable[[], Any], at_end: Callable[[], None] | None = None) -> Any:
-    """The result of `call` from a new daemon thread; `at_end` is called on the loop even if
-    nobody waits any more. Not an executor: the interpreter would wait for its threads."""
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
-
-    def settle(result: Any, error: BaseException | None) -> None:
-        if at_end is not None:
-            at_end()
-        if not ended.done():
-            ended.set_result((result, error))
-
-    def work() -> None:
-        result, error = _result_of(call)
-        with suppress(RuntimeError):  # the loop is closed, so nobody waits
-            loop.call_soon_threadsafe(settle, result, error)
-
-    context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(work,), daemon=True).start()
-    result, error = await ended
-    if error is not None:
-        raise error
-    return result
-
-
-def _result_of(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-    try:
-        return call(), None
-    except BaseException as error:
-        return None, error

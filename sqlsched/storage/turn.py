@@ -3,7 +3,6 @@
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import NamedTuple
 
 from sqlsched.instants import format_us, from_us
@@ -78,7 +77,7 @@ class Started(NamedTuple):
         """What a broker gets for it; TypeError or ValueError if its row is damaged."""
         scheduled_for = {
             "schedule_id": self.schedule_id,
-            "scheduled_for": _iso(self.scheduled_us),
+            "scheduled_for": format_us(self.scheduled_us),
         }
         return TaskMessage(
             task_id=self.task_id
@@ -94,10 +93,6 @@ class Started(NamedTuple):
             expires=None if self.expires_us is None else from_us(self.expires_us),
             output=OutputBuffer(),
         )
-
-
-# What is due at one instant has the same text.
-_iso = lru_cache(maxsize=64)(format_us)
 
 
 @dataclass(frozen=True, slots=True)
