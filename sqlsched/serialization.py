@@ -14,30 +14,55 @@ from sqlsched.exceptions import InvalidScheduleError
 MAX_DEPTH = 64
 MAX_INTEGER = 2**63 - 1
 
+_ARRAYS = (list, tuple)
+_NESTED = (list, tuple, dict)
+
 
 def dumps(value: Any) -> str:
     """Write a checked value in one canonical form: sorted keys, no spaces, text as it is."""
-    return json.dumps(
-        value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
-    )
+    return _ENCODER.encode(value)
 
 
 def loads(text: str, what: str) -> Any:
     """Read JSON strictly; `what` names the value in an error ("--args")."""
+    return checked(parse(text, what), what)
+
+
+def parse(text: str, what: str) -> Any:
+    """Read JSON whose values are still to be `checked`: it may have text that is not Unicode,
+    and numbers or a depth out of range."""
     try:
-        value = json.loads(
-            text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys, parse_int=_int
-        )
+        return _DECODER.decode(text)
     except RecursionError:
         raise InvalidScheduleError(f"{what} is nested deeper than {MAX_DEPTH} levels") from None
     except ValueError as error:
         raise InvalidScheduleError(f"{what} is not valid JSON: {shorten(text)}: {error}") from None
-    return checked(value, what)
 
 
 def checked(value: Any, what: str) -> Any:
     """Return a deep copy of `value` that is plain JSON, or raise InvalidScheduleError."""
     return _checked(value, what, 0)
+
+
+def checked_array(value: Any, what: str) -> list[Any]:
+    """The same of what must be an array."""
+    if isinstance(value, _ARRAYS):
+        return [_checked(item, what, 1) for item in value]
+    raise InvalidScheduleError(f"{what} {shorten(value)}: give a JSON array, like [1, 2]")
+
+
+def checked_object(value: Any, what: str) -> dict[str, Any]:
+    """The same of what must be an object."""
+    if isinstance(value, dict):
+        return {_key(k, what): _checked(item, what, 1) for k, item in value.items()}
+    raise InvalidScheduleError(f'{what} {shorten(value)}: give a JSON object, like {{"a": 1}}')
+
+
+def checked_text(value: Any, what: str) -> str:
+    """The same of what must be text."""
+    if isinstance(value, str):
+        return _checked_text(value, what)
+    raise InvalidScheduleError(f"{what} {shorten(value)}: give text")
 
 
 def as_json(value: Any, what: str) -> Any:
@@ -72,8 +97,6 @@ def _plain(value: Any) -> Any:
 
 
 def _checked(value: Any, what: str, depth: int) -> Any:
-    if depth == MAX_DEPTH and isinstance(value, list | tuple | dict):
-        raise InvalidScheduleError(f"{what} is nested deeper than {MAX_DEPTH} levels")
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -86,7 +109,13 @@ def _checked(value: Any, what: str, depth: int) -> Any:
         if value - value == 0:
             return float(value)
         raise InvalidScheduleError(f"{what} has {value}, which JSON does not know")
-    if isinstance(value, list | tuple):
+    return _checked_nested(value, what, depth)
+
+
+def _checked_nested(value: Any, what: str, depth: int) -> Any:
+    if depth == MAX_DEPTH and isinstance(value, _NESTED):
+        raise InvalidScheduleError(f"{what} is nested deeper than {MAX_DEPTH} levels")
+    if isinstance(value, _ARRAYS):
         return [_checked(item, what, depth + 1) for item in value]
     if isinstance(value, dict):
         return {_key(k, what): _checked(item, what, depth + 1) for k, item in value.items()}
@@ -103,6 +132,8 @@ def _key(key: Any, what: str) -> str:
 
 
 def _checked_text(text: str, what: str) -> str:
+    if text.isascii():
+        return str(text)
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -128,3 +159,16 @@ def _int(digits: str) -> int:
     if len(digits) > 20:
         raise ValueError(f"the integer {digits[:20]}… does not fit in 64 bits")
     return int(digits)
+
+
+# Made once: json.loads and json.dumps make theirs anew for each value that is not read plainly.
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=False,
+    check_circular=False,  # a checked value is a tree
+    allow_nan=False,
+    separators=(",", ":"),
+    sort_keys=True,
+)
+_DECODER = json.JSONDecoder(
+    parse_constant=_refuse_constant, object_pairs_hook=_unique_keys, parse_int=_int
+)

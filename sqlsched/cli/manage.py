@@ -19,7 +19,7 @@ from sqlsched.cli.schedule_options import (
 )
 from sqlsched.clock import now_us
 from sqlsched.scheduled_task import EXEC_TASK, SHELL_TASK, ScheduledTask
-from sqlsched.storage import changes, owners, schedules
+from sqlsched.storage import additions, changes, owners, schedules
 from sqlsched.storage.connection import Database
 
 
@@ -52,9 +52,9 @@ def add(
     if not any(name in fields for name in TRIGGERS):
         raise click.UsageError("no trigger: give one of --cron, --at, --in, --every")
     schedule = ScheduledTask(**fields, paused=paused)
-    changes.first_us(schedule, now_us())  # before a database is made for it
+    additions.first_us(schedule, now_us())  # before a database is made for it
     with invocation.writing(create=True) as database:
-        added = changes.add(database, schedule, now_us(), replace_other=replace_other)
+        added = additions.add(database, schedule, now_us(), replace_other=replace_other)
     click.echo(schedule.schedule_id)
     say(_added(schedule, added))
 

@@ -2,12 +2,13 @@
 
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from sqlsched.abc import ScheduleSource
 from sqlsched.clock import Clock, SystemClock
 from sqlsched.scheduled_task import ScheduledTask
-from sqlsched.storage import changes, schedules
+from sqlsched.storage import additions, changes, schedules
 from sqlsched.storage.connection import Database
 from sqlsched.storage.ledger import Ledger
 
@@ -43,7 +44,18 @@ class SqliteScheduleSource(ScheduleSource):
     async def add_schedule(self, schedule: ScheduledTask, replace: bool = False) -> None:
         """Store a schedule durably; a running scheduler sees it within a second."""
         ledger = await self._open()
-        await ledger.run(changes.add, schedule, self._now_us(), replace_other=replace)
+        await ledger.run(additions.add, schedule, self._now_us(), replace_other=replace)
+
+    async def add_schedules(
+        self, schedules: Iterable[ScheduledTask], replace: bool = False
+    ) -> None:
+        """Store schedules durably, all of them or, if one is refused or `schedules` raises, none.
+
+        Each is taken as by `add_schedule`; an id that comes twice is refused. `schedules` is
+        iterated in the database's thread, while nobody else can write: let it be quick.
+        """
+        ledger = await self._open()
+        await ledger.run(additions.add_all, schedules, self._now_us(), replace_other=replace)
 
     async def delete_schedule(self, schedule_id: str) -> None:
         """Remove a schedule; its history stays."""

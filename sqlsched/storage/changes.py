@@ -1,4 +1,4 @@
-"""Changing schedules: add, edit, remove, pause, resume; each is durable when it returns.
+"""Changing schedules: edit, remove, pause, resume; each is durable when it returns.
 
 A change takes back the firings that a scheduler has claimed but not started; it leaves running
 runs alone, and accounts in the ledger for firings that will not run because of it.
@@ -10,17 +10,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from sqlsched.exceptions import DuplicateScheduleError, InvalidScheduleError
+from sqlsched.exceptions import InvalidScheduleError
 from sqlsched.planner import Stretch, jittered_us, resume, settle
 from sqlsched.scheduled_task import ScheduledTask
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.schedules import (
     DISPATCHED,
-    Selection,
     StoredSchedule,
     UnreadableScheduleError,
     get,
-    stored,
     to_row,
 )
 from sqlsched.trigger import Trigger
@@ -28,37 +26,10 @@ from sqlsched.trigger import Trigger
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What `add` did: `changed` is False where the same content was there already."""
+    """What `add` or `edit` did: `changed` is False where the same content was there already."""
 
     next_us: int | None
     changed: bool
-
-
-def add(
-    database: Database, schedule: ScheduledTask, now_us: int, *, replace_other: bool = False
-) -> Added:
-    """Store a schedule. DuplicateScheduleError if its id has other content."""
-    with transaction(database):
-        there = next(stored(database, Selection([schedule.schedule_id], include_done=True)), None)
-        if there is None:
-            return _insert(database, schedule, now_us)
-        if there.source:
-            raise DuplicateScheduleError(
-                f"a schedule with the id {schedule.schedule_id!r} comes from {there.source} "
-                "already; use another id"
-            )
-        same = there.schedule.content() == schedule.content()
-        if same and not (there.done and there.trigger.recurring):
-            return Added(there.next_us, changed=False)
-        if there.done:
-            remove_one(database, schedule.schedule_id, now_us)
-            return _insert(database, schedule, now_us)
-        if not replace_other:
-            raise DuplicateScheduleError(
-                f"a schedule with the id {schedule.schedule_id!r} and other content exists; "
-                "use --replace, or another id"
-            )
-        return _change(database, schedule, now_us)
 
 
 def edit(
@@ -74,7 +45,7 @@ def edit(
             raise InvalidScheduleError(
                 f"schedule {schedule_id!r} comes from {there.source}; change it there"
             )
-        return _change(database, change(there.schedule), now_us)
+        return replace_one(database, change(there.schedule), now_us)
 
 
 def remove(
@@ -151,47 +122,19 @@ def next_columns(
     schedule_id: str, schedule: ScheduledTask, anchor_us: int, next_us: int | None
 ) -> dict[str, int | None]:
     """The columns that say when a schedule is looked at next."""
-    if next_us is None:
-        return {"next_us": None, "wake_us": None}
-    wake = jittered_us(schedule_id, schedule.timing(anchor_us), next_us)
-    return {"next_us": next_us, "wake_us": wake}
+    wake_us = None if next_us is None else wake(schedule_id, schedule, anchor_us, next_us)
+    return {"next_us": next_us, "wake_us": wake_us}
 
 
-def first_us(schedule: ScheduledTask, now_us: int) -> int:
-    """The first firing of a schedule made now; InvalidScheduleError if it has none."""
-    found = schedule.trigger(now_us).first_us(now_us)
-    if found is None:
-        raise _never(schedule)
-    return found
+def wake(schedule_id: str, schedule: ScheduledTask, anchor_us: int, next_us: int) -> int:
+    """When to look for the firing at `next_us`."""
+    if schedule.jitter is None:
+        return next_us
+    return jittered_us(schedule_id, schedule.timing(anchor_us), next_us)
 
 
-def _insert(database: Database, schedule: ScheduledTask, now_us: int) -> Added:
-    next_us = first_us(schedule, now_us)
-    _check_not_run(database, schedule)
-    values = to_row(schedule) | {"created_us": now_us, "anchor_us": now_us}
-    values |= next_columns(schedule.schedule_id, schedule, now_us, next_us)
-    if schedule.paused:
-        values |= {"paused_us": now_us, "wake_us": None}
-    marks = ", ".join(f":{name}" for name in values)
-    database.execute(f"INSERT INTO schedules ({', '.join(values)}) VALUES ({marks})", values)
-    return Added(next_us, changed=True)
-
-
-def _check_not_run(database: Database, schedule: ScheduledTask) -> None:
-    """Refuse a one-shot that could never run: its id and time have been a firing before."""
-    ran = database.execute(
-        """SELECT 1 FROM runs WHERE schedule_id = ? AND scheduled_us = ? AND attempt = 1
-           AND manual_key = 0""",
-        (schedule.schedule_id, schedule.trigger(0).time_us),
-    ).fetchone()
-    if ran:
-        raise DuplicateScheduleError(
-            f"{schedule.schedule_id!r} has had a firing at that time already, and no firing "
-            "runs twice; use another id, or another time"
-        )
-
-
-def _change(database: Database, schedule: ScheduledTask, now_us: int) -> Added:
+def replace_one(database: Database, schedule: ScheduledTask, now_us: int) -> Added:
+    """Let a schedule take the place of the one with its id, within a transaction."""
     revoke(database, schedule.schedule_id)
     there = get(database, schedule.schedule_id)
     same_trigger = _without_end(schedule) == _without_end(there.schedule)
@@ -202,7 +145,7 @@ def _change(database: Database, schedule: ScheduledTask, now_us: int) -> Added:
     if schedule.max_runs is not None and dispatched >= schedule.max_runs:
         next_us = None
     if next_us is None and there.next_us is not None:
-        raise _never(schedule)
+        raise never(schedule)
     if next_us != there.next_us:
         account(database, there, now_us, "missed", "edited")
     values = to_row(schedule) | {"anchor_us": anchor, "dispatched": dispatched}
@@ -239,7 +182,8 @@ def _next_after_change(
     return there.next_us if same_trigger else trigger.time_us
 
 
-def _never(schedule: ScheduledTask) -> InvalidScheduleError:
+def never(schedule: ScheduledTask) -> InvalidScheduleError:
+    """The error about a schedule that would not fire again."""
     bounds = [f"end {schedule.end.isoformat()}"] if schedule.end else []
     bounds += [f"max_runs {schedule.max_runs}"] if schedule.max_runs else []
     return InvalidScheduleError(

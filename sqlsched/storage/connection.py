@@ -120,6 +120,21 @@ def transaction(database: Database) -> Iterator[None]:
             raise
 
 
+@contextmanager
+def savepoint(database: Database) -> Iterator[None]:
+    """A part of a transaction that is undone if it fails, while the rest may stand."""
+    database.execute("SAVEPOINT part")
+    try:
+        yield
+    except BaseException:
+        if database.in_transaction:
+            database.execute("ROLLBACK TO part")
+        raise
+    finally:
+        if database.in_transaction:
+            database.execute("RELEASE part")
+
+
 def check_identity(database: Database) -> None:
     """Refuse to write into a file that was deleted or replaced: in WAL mode SQLite would not."""
     if files.identity(database.path) != database.identity:

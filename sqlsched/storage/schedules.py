@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from sqlsched.exceptions import ScheduleNotFoundError, StorageError
@@ -28,6 +29,7 @@ _PLAIN = (
     *("schedule_id", "task_name", "task_id", "cron", "max_runs", "catchup_window", "coalesce"),
     *("overlap", "retries", "note"),
 )
+_plain, _times, _seconds = attrgetter(*_PLAIN), attrgetter(*_TIMES), attrgetter(*_SECONDS)
 CONTENT = (*_PLAIN, *_JSON, "cron_offset", *_TIMES.values(), *_SECONDS.values())
 _STATE = ("source", "created_us", "anchor_us", "paused_us", "dispatched", "next_us", "wake_us")
 COLUMNS = ", ".join((*CONTENT, *_STATE))
@@ -35,7 +37,7 @@ COLUMNS = ", ".join((*CONTENT, *_STATE))
 LIVE = "finished_us IS NULL"
 """SQL: a run that has not ended (`claimed`, `waiting`, `sending` or `running`). Not told by its
 status, so that the index of these is left alone when a run starts."""
-_DONE = f"""next_us IS NULL AND NOT EXISTS (
+DONE = f"""next_us IS NULL AND NOT EXISTS (
     SELECT 1 FROM runs WHERE runs.schedule_id = s.schedule_id AND {LIVE})"""
 DISPATCHED = "started_us IS NOT NULL"
 
@@ -97,7 +99,7 @@ def stored(
     columns = ", ".join(f"s.{name}" for name in COLUMNS.split(", "))
     last = f"""(SELECT run_id FROM runs WHERE runs.schedule_id = s.schedule_id AND {DISPATCHED}
                 ORDER BY scheduled_us DESC, attempt DESC LIMIT 1)"""
-    query = f"""SELECT {columns}, r.scheduled_us, r.status, {_DONE} AS done
+    query = f"""SELECT {columns}, r.scheduled_us, r.status, {DONE} AS done
                 FROM schedules AS s LEFT JOIN runs AS r ON r.run_id = {last}
                 WHERE {where} ORDER BY s.seq"""
     for row in database.execute(query, values):
@@ -128,7 +130,7 @@ def matching_ids(database: Database, selection: Selection) -> list[str]:
 def _where(selection: Selection) -> tuple[str, list[Any]]:
     clauses, values = ["1"], []
     if not selection.include_done:
-        clauses.append(f"NOT ({_DONE})")
+        clauses.append(f"NOT ({DONE})")
     if selection.ids is not None:
         clauses.append("s.schedule_id IN (SELECT value FROM json_each(?))")
         values.append(json.dumps(list(selection.ids)))
@@ -187,15 +189,21 @@ def get(database: Database, schedule_id: str) -> StoredSchedule:
 
 def to_row(schedule: ScheduledTask) -> dict[str, Any]:
     """The columns that say what a schedule is."""
-    row: dict[str, Any] = {name: getattr(schedule, name) for name in _PLAIN}
-    row |= {name: dumps(getattr(schedule, name)) for name in _JSON}
-    for name, column in _TIMES.items():
-        moment = getattr(schedule, name)
-        row[column] = None if moment is None else to_us(moment)
-    row |= {column: getattr(schedule, name) for name, column in _SECONDS.items()}
+    return dict(zip(CONTENT, to_values(schedule), strict=True))
+
+
+def to_values(schedule: ScheduledTask) -> tuple[Any, ...]:
+    """The values of `CONTENT`. Schedules that have equal ones are the same."""
     offset = schedule.cron_offset
-    row["cron_offset"] = None if offset is None else format_cron_offset(offset)
-    return row
+    return (
+        *_plain(schedule),
+        dumps(schedule.args) if schedule.args else "[]",
+        dumps(schedule.kwargs) if schedule.kwargs else "{}",
+        dumps(schedule.labels) if schedule.labels else "{}",
+        None if offset is None else format_cron_offset(offset),
+        *[None if moment is None else to_us(moment) for moment in _times(schedule)],
+        *_seconds(schedule),
+    )
 
 
 def find(database: Database, given: str) -> str:
@@ -213,7 +221,7 @@ def _find(database: Database, text: str) -> str:
     if database.execute("SELECT 1 FROM schedules WHERE schedule_id = ?", (text,)).fetchone():
         return text
     matches: list[str] = []
-    for done in (f"NOT ({_DONE})", _DONE):
+    for done in (f"NOT ({DONE})", DONE):
         query = f"""SELECT schedule_id FROM schedules AS s WHERE schedule_id >= ?
                     AND schedule_id < ? AND {done} ORDER BY schedule_id LIMIT 6"""
         # '~' sorts after every character of an id.

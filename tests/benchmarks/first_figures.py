@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sqlsched import ScheduledTask, SubprocessBroker, TaskMessage
 from sqlsched.instants import SECOND_US, from_us
-from sqlsched.storage import changes
+from sqlsched.storage import additions
 from sqlsched.storage.connection import open_for_writing
 
 FIRINGS = 100
@@ -42,7 +42,7 @@ def lateness(broker: str, directory: Path) -> list[float]:
     first = int(time.time()) + 3
     for number in range(FIRINGS):
         at = from_us(first * SECOND_US + number * 150_000 + 7_000)
-        changes.add(database, ScheduledTask(task_name="jobs:note", time=at), 0)
+        additions.add(database, ScheduledTask(task_name="jobs:note", time=at), 0)
     database.close()
     (directory / "late.txt").unlink(missing_ok=True)
     subprocess.run(

@@ -6,7 +6,7 @@ from datetime import timedelta
 from sqlsched import ScheduledTask, Scheduler
 from sqlsched.instants import from_us, to_us
 from sqlsched.scheduler import Options
-from sqlsched.storage import changes, runs
+from sqlsched.storage import additions, runs
 from tests.engine.conftest import START, World
 
 MINUTE = timedelta(minutes=1)
@@ -152,7 +152,7 @@ async def test_a_change_by_somebody_else_is_seen_while_running(world: World) -> 
     async def add_another() -> None:
         database = world.writing()
         schedule = ScheduledTask(task_name="t:note", args=["late"], time=world.clock.now())
-        changes.add(database, schedule, world.clock.now_us())
+        additions.add(database, schedule, world.clock.now_us())
         database.close()
 
     world.task("add", add_another)

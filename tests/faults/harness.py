@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sqlsched import ScheduledTask
 from sqlsched.instants import SECOND_US, from_us
-from sqlsched.storage import changes
+from sqlsched.storage import additions
 from sqlsched.storage.connection import open_for_reading, open_for_writing
 
 TASKS = """
@@ -83,7 +83,7 @@ class Fleet:
             end=from_us(last * SECOND_US),
             **policies,  # type: ignore[arg-type]
         )
-        changes.add(database, schedule, 0)
+        additions.add(database, schedule, 0)
         database.close()
         self.firings[schedule_id] = range(first, last + 1, every)
 

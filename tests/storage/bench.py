@@ -7,7 +7,7 @@ from typing import Any
 from sqlsched.instants import SECOND_US, from_us
 from sqlsched.planner import Moment
 from sqlsched.scheduled_task import ScheduledTask
-from sqlsched.storage import changes, claims, owners, recovery
+from sqlsched.storage import additions, claims, owners, recovery
 from sqlsched.storage.connection import Database, open_for_writing
 from sqlsched.storage.turn import Finished, Owner, Request, Started, Turn
 
@@ -78,7 +78,7 @@ class Bench:
         if not fields.keys() & {"cron", "time", "interval"}:
             fields |= {"interval": 60, "start": from_us(NOON_US)}
         schedule = ScheduledTask(task_name="m:f", schedule_id=schedule_id, **fields)
-        changes.add(self.database, schedule, s(at))
+        additions.add(self.database, schedule, s(at))
 
     def take_over(self, dead: Sequence[Owner], at: float) -> list[int]:
         """Recovery, by whoever comes."""

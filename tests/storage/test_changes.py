@@ -12,7 +12,7 @@ from sqlsched.exceptions import (
 )
 from sqlsched.instants import from_us
 from sqlsched.scheduled_task import ScheduledTask
-from sqlsched.storage import changes, schedules
+from sqlsched.storage import additions, changes, schedules
 
 from .bench import Bench, s, times
 
@@ -29,12 +29,12 @@ def edit(bench: Bench, at: float, **fields: Any) -> changes.Added:
 
 
 def test_an_interval_counts_from_when_it_was_added(bench: Bench) -> None:
-    added = changes.add(bench.database, task(interval=90), s(10))
+    added = additions.add(bench.database, task(interval=90), s(10))
     assert added == changes.Added(s(100), changed=True)
 
 
 def test_a_start_is_the_first_firing_itself(bench: Bench) -> None:
-    added = changes.add(bench.database, task(interval=90, start=from_us(s(30))), s(10))
+    added = additions.add(bench.database, task(interval=90, start=from_us(s(30))), s(10))
     assert added.next_us == s(30)
 
 
@@ -62,21 +62,21 @@ def test_what_comes_back_is_what_was_stored(bench: Bench) -> None:
         paused=True,
         note="a note",
     )
-    changes.add(bench.database, made, s(0))
+    additions.add(bench.database, made, s(0))
     assert schedules.get(bench.database, "all-fields").schedule == made
 
 
 def test_adding_the_same_again_changes_nothing_and_keeps_the_next_time(bench: Bench) -> None:
-    changes.add(bench.database, task(interval=90), s(0))
-    again = changes.add(bench.database, task(interval=90), s(50))
+    additions.add(bench.database, task(interval=90), s(0))
+    again = additions.add(bench.database, task(interval=90), s(50))
     assert again == changes.Added(s(90), changed=False)
 
 
 def test_other_content_under_the_same_id_is_refused_unless_it_replaces(bench: Bench) -> None:
-    changes.add(bench.database, task(interval=90), s(0))
+    additions.add(bench.database, task(interval=90), s(0))
     with pytest.raises(DuplicateScheduleError, match="'job'"):
-        changes.add(bench.database, task(interval=90, args=[1]), s(50))
-    replaced = changes.add(bench.database, task(interval=90, args=[1]), s(50), replace_other=True)
+        additions.add(bench.database, task(interval=90, args=[1]), s(50))
+    replaced = additions.add(bench.database, task(interval=90, args=[1]), s(50), replace_other=True)
     assert replaced == changes.Added(s(90), changed=True)
 
 
@@ -89,12 +89,12 @@ def test_a_done_one_shot_added_again_stays_done(bench: Bench) -> None:
     bench.add(time=from_us(s(0)))
     scheduler = bench.scheduler()
     scheduler.finish(scheduler.turn(0).started[0], 1)
-    assert changes.add(bench.database, task(time=from_us(s(0))), s(2)).changed is False
+    assert additions.add(bench.database, task(time=from_us(s(0))), s(2)).changed is False
 
 
 def test_a_schedule_that_can_never_fire_is_refused_and_not_stored(bench: Bench) -> None:
     with pytest.raises(InvalidScheduleError, match="end 2027-01-15T12:00:00"):
-        changes.add(bench.database, task(interval=60, end=from_us(s(0))), s(0))
+        additions.add(bench.database, task(interval=60, end=from_us(s(0))), s(0))
     assert bench.ask("SELECT count(*) FROM schedules") == [0]
 
 
@@ -107,13 +107,13 @@ def test_a_schedule_added_paused_does_not_fire(bench: Bench) -> None:
 
 
 def test_an_edit_of_anything_but_the_trigger_keeps_the_grid(bench: Bench) -> None:
-    changes.add(bench.database, task(interval=90), s(0))
+    additions.add(bench.database, task(interval=90), s(0))
     assert edit(bench, 50, args=[1]).next_us == s(90)
     assert edit(bench, 100, end=from_us(s(10**6))).next_us == s(180)
 
 
 def test_an_edit_of_the_trigger_starts_a_new_grid_now(bench: Bench) -> None:
-    changes.add(bench.database, task(interval=90), s(0))
+    additions.add(bench.database, task(interval=90), s(0))
     assert edit(bench, 50, interval=60).next_us == s(110)
     assert edit(bench, 60, interval=None, cron="* * * * *").next_us == s(120)
     assert edit(bench, 70, interval=60, cron=None).next_us == s(130)

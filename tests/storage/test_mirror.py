@@ -9,7 +9,7 @@ from sqlsched.exceptions import DuplicateScheduleError, InvalidScheduleError
 from sqlsched.instants import MINUTE_US, SECOND_US, from_us
 from sqlsched.planner import Claim, Firing, Stretch
 from sqlsched.scheduled_task import ScheduledTask
-from sqlsched.storage import changes, mirror, recovery, runs, schedules
+from sqlsched.storage import additions, changes, mirror, recovery, runs, schedules
 from sqlsched.storage.schedules import Selection, StoredSchedule
 from tests.storage.bench import Bench
 
@@ -61,7 +61,7 @@ def test_another_source_is_left_alone(bench: Bench) -> None:
 
 
 def test_a_schedule_made_here_keeps_its_id(bench: Bench) -> None:
-    changes.add(bench.database, task("a", interval=60, cron=None), NOW)
+    additions.add(bench.database, task("a", interval=60, cron=None), NOW)
     assert mirror.sync(bench.database, "s", [task("a")], NOW).refused == ["a"]
     assert there(bench)["a"].source == ""
 
@@ -130,7 +130,7 @@ def test_a_copy_can_neither_be_edited_nor_added_over(bench: Bench) -> None:
         changes.edit(bench.database, "a", lambda found: replace(found, note="x"), NOW)
     for replace_other in (False, True):
         with pytest.raises(DuplicateScheduleError, match="comes from s already"):
-            changes.add(bench.database, task("a"), NOW, replace_other=replace_other)
+            additions.add(bench.database, task("a"), NOW, replace_other=replace_other)
 
 
 def test_a_done_copy_is_not_pruned_since_it_would_be_new_again(bench: Bench) -> None:
