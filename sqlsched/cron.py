@@ -5,12 +5,10 @@ The walk is over naive wall time, and what the clock shows in a stretch of const
 (`timezones.Stretch`) maps it to UTC. All seconds are counted as in that class.
 """
 
-from bisect import bisect_left, bisect_right
-from calendar import isleap
-from collections.abc import Iterator
 from datetime import MAXYEAR, MINYEAR, UTC, date, datetime, timedelta, tzinfo
 from functools import lru_cache
 
+from sqlsched.bits import count_between, first_from, last_until, pack
 from sqlsched.cron_fields import FIELDS, HOUR, MINUTE, MONTH, Days, days, values
 from sqlsched.exceptions import InvalidScheduleError
 from sqlsched.serialization import shorten
@@ -22,7 +20,8 @@ MAX_LENGTH = 256
 _EPOCH = datetime(1, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
 _END = (LAST_DAY + 1) * DAY
-_LENGTHS = (0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_CYCLE = 400
+"""Years, after which weekdays and leap days come again as they were."""
 _ALIASES = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
@@ -43,12 +42,11 @@ class CronExpression:
     Debian's cron(8), without its limit to changes of less than three hours.
     """
 
-    def __init__(
-        self, times: tuple[int, ...], days: Days, months: tuple[int, ...], is_wildcard: bool
-    ) -> None:
-        self._times = times
+    __slots__ = ("_days", "_is_wildcard", "_times")
+
+    def __init__(self, times: int, days: Days, is_wildcard: bool) -> None:
+        self._times = times  # the minutes of a day, as in bits.py
         self._days = days
-        self._months = months
         self._is_wildcard = is_wildcard
 
     @property
@@ -91,7 +89,7 @@ class CronExpression:
                 instant = min(instant, wall + DAY)
 
     def count(self, after: datetime, until: datetime, zone: tzinfo) -> int:
-        """How many times it fires in (after, until]; the cost grows with months, not firings."""
+        """How many times it fires in (after, until]; the cost grows with years, not firings."""
         instant = (after - _EPOCH) // _SECOND + DAY + 1
         last = (until - _EPOCH) // _SECOND + DAY
         total = 0
@@ -116,26 +114,24 @@ class CronExpression:
     def _match_from(self, wall: int) -> int | None:
         """The first matching minute on the wall, at or after this second."""
         day, second = divmod(wall, DAY)
-        minute = -(-second // 60)
-        if minute > self._times[-1]:
-            day, minute = day + 1, 0
-        found = self._day_from(day)
+        minute = first_from(self._times, -(-second // 60))
+        found = self._day_from(day + (minute < 0))
         if found is None:
             return None
-        index = bisect_left(self._times, minute) if found == day else 0
-        return found * DAY + self._times[index] * 60
+        if found > day:
+            minute = first_from(self._times, 0)
+        return found * DAY + minute * 60
 
     def _match_until(self, wall: int) -> int | None:
         """The last matching minute on the wall, at or before this second."""
         day, second = divmod(wall, DAY)
-        minute = second // 60
-        if minute < self._times[0]:
-            day, minute = day - 1, DAY // 60
-        found = self._day_until(day)
+        minute = last_until(self._times, second // 60)
+        found = self._day_until(day - (minute < 0))
         if found is None:
             return None
-        index = bisect_right(self._times, minute) - 1 if found == day else -1
-        return found * DAY + self._times[index] * 60
+        if found < day:
+            minute = last_until(self._times, DAY // 60)
+        return found * DAY + minute * 60
 
     def _count_matches(self, start: int, end: int) -> int:
         """The matching minutes on the wall in [start, end)."""
@@ -144,62 +140,61 @@ class CronExpression:
             return 0
         first, skipped = self._split(start)
         last, taken = self._split(end)
-        return self._count_days(first, last) * len(self._times) + taken - skipped
+        return self._count_days(first, last) * self._times.bit_count() + taken - skipped
 
     def _split(self, wall: int) -> tuple[int, int]:
         """The day of this second, and how many minutes match on that day before it."""
         day, second = divmod(wall, DAY)
         if not second or not self._count_days(day, day + 1):
             return day, 0
-        return day, bisect_left(self._times, -(-second // 60))
+        return day, count_between(self._times, 0, -(-second // 60))
 
     def _count_days(self, first: int, last: int) -> int:
         """The matching days in [first, last)."""
         total = 0
-        for year, month in self._months_from(date.fromordinal(first)):
-            base, days = self._month(year, month)
-            if base + 1 >= last:
+        for year in range(date.fromordinal(first).year, MAXYEAR + 1):
+            start = _january(year)
+            if start >= last:
                 break
-            total += bisect_left(days, last - base) - bisect_left(days, first - base)
+            days = self._days[_shape(year % _CYCLE)]
+            total += count_between(days, max(first - start, 0), min(last - start, 366))
         return total
 
     def _day_from(self, day: int) -> int | None:
         if day > LAST_DAY:
             return None
-        for year, month in self._months_from(date.fromordinal(max(day, 1))):
-            base, days = self._month(year, month)
-            if days and day - base <= days[-1]:
-                return base + days[bisect_left(days, day - base)]
+        day = max(day, 1)
+        for year in range(date.fromordinal(day).year, MAXYEAR + 1):
+            if days := self._days[_shape(year % _CYCLE)]:
+                start = _january(year)
+                found = first_from(days, max(day - start, 0))
+                if found >= 0:
+                    return start + found
         return None
 
     def _day_until(self, day: int) -> int | None:
         if day < 1:
             return None
-        for year, month in self._months_until(date.fromordinal(min(day, LAST_DAY))):
-            base, days = self._month(year, month)
-            if days and day - base >= days[0]:
-                return base + days[bisect_right(days, day - base) - 1]
+        day = min(day, LAST_DAY)
+        for year in range(date.fromordinal(day).year, MINYEAR - 1, -1):
+            if days := self._days[_shape(year % _CYCLE)]:
+                start = _january(year)
+                found = last_until(days, min(day - start, 366))
+                if found >= 0:
+                    return start + found
         return None
 
-    def _month(self, year: int, month: int) -> tuple[int, tuple[int, ...]]:
-        """The ordinal of the day before a month, and the days of it that match."""
-        first = date(year, month, 1).toordinal()
-        length = 29 if month == 2 and isleap(year) else _LENGTHS[month]
-        return first - 1, self._days[first % 7, length]  # day 7 was a Sunday
 
-    def _months_from(self, day: date) -> Iterator[tuple[int, int]]:
-        for month in self._months[bisect_left(self._months, day.month) :]:
-            yield day.year, month
-        for year in range(day.year + 1, MAXYEAR + 1):
-            for month in self._months:
-                yield year, month
+def _january(year: int) -> int:
+    """The ordinal of January 1st."""
+    return date(year, 1, 1).toordinal()
 
-    def _months_until(self, day: date) -> Iterator[tuple[int, int]]:
-        for month in reversed(self._months[: bisect_right(self._months, day.month)]):
-            yield day.year, month
-        for year in range(day.year - 1, MINYEAR - 1, -1):
-            for month in reversed(self._months):
-                yield year, month
+
+@lru_cache(maxsize=_CYCLE)
+def _shape(year: int) -> tuple[int, int]:
+    """The shape of a year, of which the place in the cycle is given: see `cron_fields.Days`."""
+    start = _january(year + _CYCLE)
+    return start % 7, date(year + _CYCLE, 3, 1).toordinal() - start - 31  # day 7 was a Sunday
 
 
 @lru_cache(maxsize=4096)
@@ -218,12 +213,11 @@ def parse_cron(text: str) -> CronExpression:
 def _parse(text: str) -> CronExpression:
     minute, hour, day, month, weekday = split_fields(text)
     times = _times(values(MINUTE, minute), values(HOUR, hour))
-    months = values(MONTH, month)
-    matching = days(day, weekday)
-    if not any(matching.ever(length) for number in months for length in _possible_lengths(number)):
+    matching = days(values(MONTH, month), day, weekday)
+    if not matching.ever():
         raise InvalidScheduleError("it never fires: no month that it names has such a day")
     is_wildcard = minute.startswith("*") or hour.startswith("*")
-    return CronExpression(times, matching, months, is_wildcard)
+    return CronExpression(times, matching, is_wildcard)
 
 
 def split_fields(text: str) -> list[str]:
@@ -248,13 +242,9 @@ def split_fields(text: str) -> list[str]:
 
 
 @lru_cache(maxsize=256)
-def _times(minutes: tuple[int, ...], hours: tuple[int, ...]) -> tuple[int, ...]:
-    """The minutes of a day at which an expression fires."""
-    return tuple(60 * hour + minute for hour in hours for minute in minutes)
-
-
-def _possible_lengths(month: int) -> tuple[int, ...]:
-    return (28, 29) if month == 2 else (_LENGTHS[month],)
+def _times(minutes: tuple[int, ...], hours: tuple[int, ...]) -> int:
+    """The minutes of a day at which an expression fires, as in bits.py."""
+    return pack(minutes) * pack(60 * hour for hour in hours)
 
 
 def _to_datetime(instant: int) -> datetime | None:

@@ -1,14 +1,14 @@
 """The fields of a cron expression: their grammar, and which values and days they stand for.
 
-Plain items (numbers, ranges, steps) are checked here, brought to one form that croniter reads
-without surprises, and expanded by it; L, W and # are worked out here. Text comes in lower case.
+Text comes in lower case.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from typing import NamedTuple
 
+from sqlsched.bits import pack
 from sqlsched.exceptions import InvalidScheduleError
 from sqlsched.serialization import shorten
 
@@ -51,6 +51,9 @@ MONTH = Field(3, "month", 1, 12, _MONTHS)
 DAY_OF_WEEK = Field(4, "day-of-week", 0, 7, _WEEKDAYS, more=", ?, D#1 to D#5, DL")
 FIELDS = (MINUTE, HOUR, DAY_OF_MONTH, MONTH, DAY_OF_WEEK)
 
+_LENGTHS = (0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_SIX_WEEKS = pack(range(0, 42, 7))
+
 _WORD = r"(\d{1,4}|[a-z]{3})"
 _PLAIN = re.compile(rf"(?:\*|{_WORD}(?:-{_WORD})?)(?:/(\d{{1,4}}))?", re.ASCII)
 _NEAREST = re.compile(r"(\d{1,4})w", re.ASCII)
@@ -58,37 +61,55 @@ _NTH = re.compile(rf"{_WORD}#([1-5])", re.ASCII)
 _LAST = re.compile(rf"{_WORD}l|l{_WORD}", re.ASCII)
 
 
-class Days(dict[tuple[int, int], tuple[int, ...]]):
-    """The days that the two day fields stand for, ascending, by the shape of a month.
+class Days(dict[tuple[int, int], int]):
+    """The days that the day and month fields stand for, by the shape of a year.
 
-    A shape is the weekday of the 1st (0 is Sunday) and the length; there are 28.
+    A shape is the weekday of January 1st (0 is Sunday) and the length of February; there are 14.
+    The days are counted from January 1st, which is 0, and packed as in bits.py.
     """
 
-    def __init__(self, day_of_month: str, day_of_week: str) -> None:
+    __slots__ = ("_both", "_date_specials", "_dates", "_months", "_weekday_specials", "_weekdays")
+
+    def __init__(self, months: tuple[int, ...], day_of_month: str, day_of_week: str) -> None:
         super().__init__()
-        self._dates, self._date_specials = _parse(DAY_OF_MONTH, day_of_month)
-        self._weekdays, self._weekday_specials = _parse(DAY_OF_WEEK, day_of_week)
+        self._months = months
+        dates, self._date_specials = _parse(DAY_OF_MONTH, day_of_month)
+        weekdays, self._weekday_specials = _parse(DAY_OF_WEEK, day_of_week)
+        self._dates = pack(dates) >> 1
+        self._weekdays = pack(weekdays) * _SIX_WEEKS
         self._both = day_of_month[0] in "*?" or day_of_week[0] in "*?"
 
-    def __missing__(self, shape: tuple[int, int]) -> tuple[int, ...]:
-        first, length = shape
-        month = range(1, length + 1)
-        dates = self._dates | {day(first, length) for day in self._date_specials}
-        weekdays = {day for day in month if (first + day - 1) % 7 in self._weekdays}
-        weekdays |= {day(first, length) for day in self._weekday_specials}
-        found = dates & weekdays if self._both else dates | weekdays
-        self[shape] = tuple(day for day in month if day in found)
-        return self[shape]
+    def __missing__(self, shape: tuple[int, int]) -> int:
+        weekday, february = shape
+        start = days = 0
+        for month in range(1, 13):
+            length = february if month == 2 else _LENGTHS[month]
+            if month in self._months:
+                days |= self._month((weekday + start) % 7, length) << start
+            start += length
+        self[shape] = days
+        return days
 
-    def ever(self, length: int) -> bool:
-        """Whether some month of this length has such a day."""
-        return any(self[first, length] for first in range(7))
+    def _month(self, first: int, length: int) -> int:
+        """The days of a month, its 1st as 0, by the weekday of its 1st and its length."""
+        dates = self._dates | pack(day(first, length) - 1 for day in self._date_specials)
+        weekdays = self._weekdays >> first
+        weekdays |= pack(day(first, length) - 1 for day in self._weekday_specials)
+        found = dates & weekdays if self._both else dates | weekdays
+        return found & ((1 << length) - 1)
+
+    def ever(self) -> bool:
+        """Whether some year has such a day."""
+        lengths = {_LENGTHS[month] for month in self._months}
+        if 2 in self._months:
+            lengths.add(29)
+        return any(self._month(first, length) for length in lengths for first in range(7))
 
 
 @lru_cache(maxsize=1024)
-def days(day_of_month: str, day_of_week: str) -> Days:
+def days(months: tuple[int, ...], day_of_month: str, day_of_week: str) -> Days:
     """The days of two fields; with `*` or `?` in front of either both must match, else one."""
-    return Days(day_of_month, day_of_week)
+    return Days(months, day_of_month, day_of_week)
 
 
 @lru_cache(maxsize=1024)
@@ -97,10 +118,10 @@ def values(field: Field, text: str) -> tuple[int, ...]:
     return tuple(sorted(set().union(*(_expand(field, item) for item in text.split(",")))))
 
 
-def _parse(field: Field, text: str) -> tuple[frozenset[int], list[Special]]:
+def _parse(field: Field, text: str) -> tuple[set[int], list[Special]]:
     """The plain values and the specials of a day field."""
     if text == "?":
-        return frozenset(range(field.low, field.top + 1)), []
+        return set(range(field.low, field.top + 1)), []
     plain: set[int] = set()
     specials = []
     for item in text.split(","):
@@ -109,7 +130,7 @@ def _parse(field: Field, text: str) -> tuple[frozenset[int], list[Special]]:
             specials.append(special)
         else:
             plain.update(_expand(field, item))
-    return frozenset(plain), specials
+    return plain, specials
 
 
 def _special(field: Field, item: str) -> Special | None:
@@ -124,8 +145,7 @@ def _special(field: Field, item: str) -> Special | None:
     return {"l": _last_day, "lw": _last_working_day}.get(item)
 
 
-@lru_cache(maxsize=4096)
-def _expand(field: Field, item: str) -> tuple[int, ...]:
+def _expand(field: Field, item: str) -> Iterable[int]:
     """The values of a plain item; 7 becomes Sunday's 0."""
     match = _PLAIN.fullmatch(item)
     if not match:
@@ -138,21 +158,8 @@ def _expand(field: Field, item: str) -> tuple[int, ...]:
     if low > high:
         problem = "the range runs backwards" if last else "7 and 0 are one day, so give 0/S"
         raise field.error(item, f": {problem}")
-    return _croniter_values(field, low, high, int(step or 1))
-
-
-def _croniter_values(field: Field, low: int, high: int, step: int) -> tuple[int, ...]:
-    # One value is left; and to croniter a range of one is the whole cycle.
-    if low + step > high:
-        return (low % 7 if field is DAY_OF_WEEK else low,)
-    if (low, high, step) == (field.low, field.top, 1):
-        return tuple(range(low, high + 1))
-    from croniter import croniter  # late: it takes 80 ms, and numbers and * need none
-
-    parts = ["*"] * len(FIELDS)
-    parts[field.place] = f"{low}-{high}/{step}"
-    found = croniter.expand(" ".join(parts))[0][field.place]
-    return tuple(range(field.low, field.top + 1) if found == ["*"] else map(int, found))
+    numbers = range(low, high + 1, int(step or 1))
+    return {number % 7 for number in numbers} if field is DAY_OF_WEEK else numbers
 
 
 def _number(field: Field, word: str, item: str) -> int:

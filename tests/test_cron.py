@@ -5,17 +5,19 @@ import random
 import subprocess
 import sys
 import threading
+from calendar import isleap
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from croniter import croniter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqlsched import cron_fields, timezones
 from sqlsched.cron import parse_cron
-from sqlsched.cron_fields import DAY_OF_WEEK, FIELDS
+from sqlsched.cron_fields import FIELDS, Field, values
 from sqlsched.exceptions import InvalidScheduleError
 from sqlsched.timezones import checked_cron_offset, zone_info
 
@@ -121,14 +123,21 @@ def test_a_refusal_names_the_field_and_what_it_takes(text: str, message: str) ->
         parse_cron(text)
 
 
-def test_croniter_expands_every_stepped_range_as_arithmetic_does() -> None:
+def test_a_field_has_the_values_that_croniter_finds_in_it() -> None:
     for field in FIELDS:
-        for low in range(field.low, field.high + 1, 3):
-            for high in {low, low + 1, field.high - 1, field.high} - {field.high + 1}:
+        for low in range(field.low, field.high, 3):
+            for high in range(low + 1, field.high + 1):  # to croniter, a range of one is all
                 for step in (1, 2, 5, 9999):
-                    found = set(cron_fields._croniter_values(field, low, max(low, high), step))
-                    wanted = set(range(low, max(low, high) + 1, step))
-                    assert found == ({n % 7 for n in wanted} if field is DAY_OF_WEEK else wanted)
+                    text = f"{low}-{high}/{step}"
+                    assert values(field, text) == by_croniter(field, text)
+
+
+def by_croniter(field: Field, text: str) -> tuple[int, ...]:
+    parts = ["*"] * len(FIELDS)
+    parts[field.place] = text
+    found = croniter.expand(" ".join(parts))[0][field.place]
+    every = range(field.low, field.top + 1)
+    return tuple(every if found == ["*"] else map(int, found))
 
 
 def test_importing_the_module_and_reading_plain_fields_loads_no_third_party() -> None:
@@ -184,6 +193,28 @@ def test_the_last_and_the_nth_of_a_weekday_mix_with_plain_days() -> None:
     ]
     assert fires("0 0 5,LW * *", "2026-01-01T00:00Z", 2) == ["01-05 00:00", "01-30 00:00"]
     assert fires("0 0 * * LFRI", "2026-01-01T00:00Z") == fires("0 0 * * 5L", "2026-01-01T00:00Z")
+
+
+def test_a_fifth_monday_of_february_comes_after_the_forty_years_around_2100() -> None:
+    cron = parse_cron("0 0 * 2 MON#5")
+    years, moment = [], cron.next_fire(at("2050-01-01T00:00Z"), UTC)
+    while moment and moment.year < 2200:
+        assert moment.isoweekday() == 1
+        years.append(moment.year)
+        following = cron.next_fire(moment, UTC)
+        assert following is not None
+        assert cron.previous_fire(following, UTC) == moment
+        moment = following
+    assert years == [2072, 2112, 2140, 2168, 2196]
+
+
+def test_the_calendar_is_right_in_every_year_from_the_first_to_the_last() -> None:
+    leap_days, mondays = parse_cron("0 0 29 2 *"), parse_cron("0 0 * * 1")
+    start, end = at("0001-01-01T00:00Z"), at("9999-12-31T00:00Z")
+    assert leap_days.count(start, end, UTC) == sum(map(isleap, range(1, 10_000)))
+    assert mondays.count(start, end, UTC) == (end - start).days // 7
+    assert parse_cron("0 0 31 12 *").next_fire(at("9998-12-31T00:00Z"), UTC) == end
+    assert parse_cron("0 0 1 1 *").previous_fire(end, UTC) == at("9999-01-01T00:00Z")
 
 
 # --- Clock changes -----------------------------------------------------------------------------

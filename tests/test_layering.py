@@ -15,7 +15,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "sqlsched"
 
 LAYERS = {
-    "core": "exceptions serialization durations instants output timezones cron cron_fields "
+    "core": "exceptions serialization durations instants output timezones cron cron_fields bits "
     "scheduled_task trigger planner overlap merge_functions",
     "ports": "abc clock run_context importing processes",
     "storage": "storage",
@@ -62,7 +62,6 @@ ONE_PLACE = {
     "aiosqlite": {"storage.ledger"},
     "celery": {"brokers.celery", "exactly_once.celery"},
     "click": {"cli"},
-    "croniter": {"cron_fields"},
     "kombu": {"brokers.celery"},  # the part of Celery that sends
     "redis": {"sources.redis", "exactly_once.redis"},
     "tabulate": {"cli"},
