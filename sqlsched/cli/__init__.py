@@ -4,7 +4,6 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
@@ -24,14 +23,16 @@ Examples:
 @click.option(
     "--db",
     metavar="PATH",
-    type=click.Path(path_type=Path),
+    type=click.Path(),
     help="The database; else $SQLSCHED_DB, else ./sqlsched.db.",
 )
 @click.version_option(package_name="sqlsched", message="%(prog)s %(version)s")
 @click.pass_obj
-def cli(invocation: Invocation, db: Path | None) -> None:
+def cli(invocation: Invocation, db: str | None) -> None:
     """Run jobs when they should: one SQLite file, no server, no run lost or doubled."""
-    invocation.db = db
+    from pathlib import Path  # late: half of what --help would import beside click
+
+    invocation.db = None if db is None else Path(db)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -4,12 +4,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import chain, islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sqlsched.storage.connection import Database  # imported by the commands that need it
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,7 +27,7 @@ class Invocation:
         self.command: list[str] | None = None
 
     @property
-    def path(self) -> Path:
+    def path(self) -> "Path":
         """The database: `--db`, else `$SQLSCHED_DB`, else `./sqlsched.db`."""
         from sqlsched.storage.connection import default_path
 
@@ -51,7 +52,7 @@ class Invocation:
                 yield database
 
 
-def _warn_if_shared(path: Path) -> None:
+def _warn_if_shared(path: "Path") -> None:
     """Warn of a database that others than its owner may write to."""
     from sqlsched.storage import files
 
@@ -97,12 +98,12 @@ def print_json_array(items: Iterable[Any]) -> None:
 
 def print_table(rows: Iterable[Sequence[Any]], headers: Sequence[str]) -> bool:
     """Print a table, in pieces if it is long; False if there is nothing in it."""
-    from tabulate import tabulate
-
     rows = iter(rows)
     first = next(rows, None)
     if first is None:
         return False
+    from tabulate import tabulate  # late: it takes longer than all of an empty list
+
     rows = chain([first], rows)
     shown_headers: Sequence[str] = headers
     while chunk := list(islice(rows, _CHUNK_ROWS)):

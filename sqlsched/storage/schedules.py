@@ -5,16 +5,18 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlsched.exceptions import ScheduleNotFoundError, StorageError
 from sqlsched.instants import from_us, to_us
-from sqlsched.planner import Timing
 from sqlsched.scheduled_task import ScheduledTask
 from sqlsched.serialization import dumps, shorten
 from sqlsched.storage.connection import Database
 from sqlsched.timezones import format_cron_offset, read_cron_offset
 from sqlsched.trigger import Trigger
+
+if TYPE_CHECKING:
+    from sqlsched.planner import Timing  # the deciding, which who only looks does not need
 
 _JSON = ("args", "kwargs", "labels")
 _TIMES = {"time": "time_us", "start": "start_us", "end": "end_us"}
@@ -68,7 +70,7 @@ class StoredSchedule:
         return self.schedule.trigger(self.anchor_us)
 
     @property
-    def timing(self) -> Timing:
+    def timing(self) -> "Timing":
         """What decides when they are dispatched."""
         return self.schedule.timing(self.anchor_us)
 
