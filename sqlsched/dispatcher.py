@@ -111,6 +111,7 @@ class Dispatcher:
     def launch(self, runs: Iterable[Started]) -> None:
         """Start runs that the ledger says are started."""
         tells = log.isEnabledFor(logging.INFO)
+        event_loop = asyncio.get_running_loop()  # asked for once: it costs a system call
         for run in runs:
             if tells:
                 log.info(
@@ -124,7 +125,7 @@ class Dispatcher:
                 self._refuse_damaged(run, error)
                 continue
             self._flights[run.run_id] = flight
-            flight.task = asyncio.create_task(self._fly(flight), name=f"run {run.run_id}")
+            flight.task = event_loop.create_task(self._fly(flight), name=f"run {run.run_id}")
 
     def _refuse_damaged(self, run: Started, error: Exception) -> None:
         """Somebody changed the schedule by other means, and there is no message to make of it."""

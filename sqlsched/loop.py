@@ -261,7 +261,8 @@ class Loop:
         limit = AHEAD_FACTOR * self._dispatcher.concurrency
         if self._peers.alone:
             limit = max(limit, ALONE_AHEAD)
-        return max(0, min(BATCH, limit - len(self._backlog)))
+        batch = min(BATCH, limit // 2)  # whole ones only: each has its price
+        return batch if limit - len(self._backlog) >= batch else 0
 
     def _room_ahead_or_now(self) -> int:
         return 0 if self._stopping else max(self._room_ahead(), self._dispatcher.room)
