@@ -56,6 +56,7 @@ class Peers:
     async def take_over(self, now_us: int) -> None:
         """End what the dead left running, give back what they had claimed, and record it."""
         path = self._ledger.path
+        self._others = await self._ledger.run(claims.others, self.owner)  # some left in order
         dead = [other for other in self._others if not owners.is_alive(path, other)]
         for orphan in await self._ledger.run(recovery.orphans, dead):
             if orphan.boot_id == self._boot_id:

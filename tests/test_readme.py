@@ -191,3 +191,16 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
     for marker in ("<!-- main job -->", "<!-- tests -->"):
         assert marker in README
         assert marker in ci
+
+
+def test_the_table_of_speeds_is_the_one_that_was_measured() -> None:
+    shown = README.partition("<!-- benchmarks -->\n")[2].partition("<!-- /benchmarks -->")[0]
+    assert shown.strip() == (ROOT / "tests/benchmarks/results.md").read_text().strip()
+    assert shown.count("| ") > 100
+
+
+def test_the_pictures_are_there() -> None:
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", README)
+    assert len(pictures) == 2
+    for picture in pictures:
+        assert (ROOT / picture).read_text().startswith("<?xml")
