@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlsched.exceptions import InvalidScheduleError
 from sqlsched.instants import SECOND_US
@@ -65,10 +65,10 @@ def turn(database: Database, request: Request) -> Turn:
     result = Turn()
     with transaction(database):
         finish(database, request, result)
-        next_us = next_due_us(database, request.owner, request.sources)
+        outlook = _look_ahead(database, request)
         due = list(request.due)
-        if claims := request.ahead >= 0 and _is_near(next_us, request.moment.now_us):
-            due += _claim(database, request, result)
+        if claims := request.ahead >= 0 and outlook.next_us <= request.moment.now_us + AHEAD_US:
+            due += _claim(database, request, outlook, result)
         start(database, request, due, result)
         if request.heartbeat:
             database.execute(
@@ -78,28 +78,42 @@ def turn(database: Database, request: Request) -> Turn:
         result.cancels = _cancels(database, request.owner)
         result.others = others(database, request.owner)
         if claims or due:
-            next_us = next_due_us(database, request.owner, request.sources)
-        result.next_us = next_us
+            outlook = _look_ahead(database, request)
+        result.next_us = None if outlook.next_us == FOREVER_US else outlook.next_us
     return result
 
 
-def _is_near(next_us: int | None, now_us: int) -> bool:
-    return next_us is not None and next_us <= now_us + AHEAD_US
+class _Outlook(NamedTuple):
+    """When there is something to claim, by its kind."""
+
+    firing_us: int
+    pending_us: int
+    """A run that waits, or another's overdue claim."""
+    free_us: int
+    """A held run that may go now."""
+
+    @property
+    def next_us(self) -> int:
+        return min(self)
 
 
-def _claim(database: Database, request: Request, result: Turn) -> list[int]:
+def _claim(database: Database, request: Request, outlook: _Outlook, result: Turn) -> list[int]:
     """Claim what there is room for; returns the runs that are due now."""
     now = request.moment.now_us
     room = max(0, request.room - len(request.due))
     spare = request.ahead if request.alone else 0
     before = database.execute("SELECT max(run_id) FROM runs").fetchone()[0] or 0
-    taken = _release_held(database, request, room)
     last = FOREVER_US if request.until_us is None else request.until_us - 1
     due, soon = (0, min(now, last)), (now + 1, min(now + AHEAD_US, last))
-    taken += _take_pending(database, request, due, room - len(taken), result)
-    _claim_firings(database, request, due, room - len(taken) + spare, result)
-    taken += _take_pending(database, request, soon, request.ahead, result)
-    _claim_firings(database, request, soon, request.ahead, result)
+    # Each is asked for only if there is any: most turns have one firing to claim and nothing else.
+    taken = [] if outlook.free_us == FOREVER_US else _release_held(database, request, room)
+    if outlook.pending_us <= soon[1]:
+        taken += _take_pending(database, request, due, room - len(taken), result)
+        taken += _take_pending(database, request, soon, request.ahead, result)
+    if outlook.firing_us <= now:
+        _claim_firings(database, request, due, room - len(taken) + spare, result)
+    if outlook.firing_us <= soon[1]:
+        _claim_firings(database, request, soon, request.ahead, result)
     mine = database.execute(
         "SELECT run_id, due_us FROM runs WHERE run_id > ? AND +owner = ? AND status = 'claimed'",
         (before, request.owner),
@@ -315,19 +329,18 @@ def others(database: Database, owner: int | None) -> list[Owner]:
     return [Owner(*row) for row in rows]
 
 
-def next_due_us(database: Database, owner: int, sources: Sequence[str]) -> int | None:
-    """When this process has to look again: a firing, a retry, a held run that may go now, or
-    another's overdue claim."""
+def _look_ahead(database: Database, request: Request) -> _Outlook:
+    """When this process has to look again, and what for."""
     served = SERVED.replace("?", "?1")
     times = database.execute(
         f"""SELECT (SELECT min(wake_us) FROM (SELECT (SELECT min(wake_us) FROM schedules
                     WHERE source = name.value AND wake_us IS NOT NULL) AS wake_us
                  FROM json_each(?1) AS name)),
-                (SELECT min(due_us) FROM runs
-                 WHERE {_WAITING} AND {served}),
-                (SELECT min(due_us) FROM runs WHERE {_FREE} AND {served}),
+                (SELECT min(due_us) FROM runs WHERE {_WAITING} AND {served}),
                 (SELECT min(due_us) + {OVERDUE_US + AHEAD_US} FROM runs
-                 WHERE {_OF_OTHERS.replace("?", "?2")} AND {served})""",
-        (json.dumps(sources), owner),
+                 WHERE {_OF_OTHERS.replace("?", "?2")} AND {served}),
+                (SELECT min(due_us) FROM runs WHERE {_FREE} AND {served})""",
+        (json.dumps(request.sources), request.owner),
     ).fetchone()
-    return min((time for time in times if time is not None), default=None)
+    firing, waiting, of_others, free = (FOREVER_US if us is None else us for us in times)
+    return _Outlook(firing, min(waiting, of_others), free)

@@ -12,19 +12,21 @@ from sqlsched.storage.turn import Armed, Finished, Request, Turn
 
 def finish(database: Database, request: Request, result: Turn) -> None:
     """Write down what this process learned of its runs. A run it has lost is left alone."""
-    database.executemany(
-        "UPDATE runs SET pid = ?, pid_started = ? WHERE run_id = ? AND owner = ?",
-        [(pid, started, run_id, request.owner) for run_id, pid, started in request.processes],
-    )
+    if request.processes:
+        database.executemany(
+            "UPDATE runs SET pid = ?, pid_started = ? WHERE run_id = ? AND owner = ?",
+            [(pid, started, run_id, request.owner) for run_id, pid, started in request.processes],
+        )
     for run_id, due_us in request.refused:
         _take_back(database, request.owner, run_id, due_us, result)
     if request.finished:
         _record_ends(database, request.owner, request.finished, result)
-    database.executemany(
-        """INSERT OR REPLACE INTO outputs SELECT ?1, ?2, ?3, ?4
-           WHERE EXISTS (SELECT 1 FROM runs WHERE run_id = ?1 AND owner = ?5)""",
-        [(p.run_id, p.head, p.tail, p.total_bytes, request.owner) for p in request.printed],
-    )
+    if request.printed:
+        database.executemany(
+            """INSERT OR REPLACE INTO outputs SELECT ?1, ?2, ?3, ?4
+               WHERE EXISTS (SELECT 1 FROM runs WHERE run_id = ?1 AND owner = ?5)""",
+            [(p.run_id, p.head, p.tail, p.total_bytes, request.owner) for p in request.printed],
+        )
 
 
 def _record_ends(

@@ -18,7 +18,7 @@ class Case:
 
 
 _ALL = ("sqlsched", *PEERS)
-WINDOW = 10.0
+WINDOW = 6.0
 CASES = (
     *(Case("idle", n, ("sqlsched",), WINDOW) for n in (1_000, 1_000_000)),
     Case("idle", 100_000, (*_ALL, "floor"), WINDOW),
