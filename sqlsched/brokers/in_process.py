@@ -37,8 +37,8 @@ class InProcessBroker(Broker):
     def __init__(self, *, concurrency: int = 64, app_dir: str | Path | None = None) -> None:
         self.default_concurrency = concurrency
         self._children = SubprocessBroker(app_dir)
-        self._slots = asyncio.Semaphore(concurrency)  # a new one for each loop: see startup
-        self._threads: Threads | None = None  # for each loop, too
+        self._slots = asyncio.Semaphore(concurrency)
+        self._threads: Threads | None = None
         self._started = False
         self._kinds: dict[int, tuple[Callable[..., Any], bool]] = {}
         """Functions by their identity, and whether they are async, which takes long to find."""
@@ -47,8 +47,6 @@ class InProcessBroker(Broker):
         """Begin to capture what tasks print."""
         if not self._started:
             Routers.install()
-            self._slots = asyncio.Semaphore(self.default_concurrency)
-            self._threads = Threads()
             self._started = True
 
     async def shutdown(self) -> None:
@@ -56,7 +54,7 @@ class InProcessBroker(Broker):
         if self._started:
             Routers.remove()
             self._started = False
-            if self._threads is not None:  # still good for a run that is on its way
+            if self._threads is not None:
                 self._threads.close()
         await self._children.shutdown()
 
@@ -107,9 +105,16 @@ class InProcessBroker(Broker):
         if name.partition(":")[0] in sys.modules:
             return import_task(name)
         # A module may take seconds to import, and the loop must not wait for it.
-        assert self._threads is not None
-        function: Callable[..., Any] = await self._threads.run(lambda: import_task(name))
+        function: Callable[..., Any] = await self._pool().run(lambda: import_task(name))
         return function
+
+    def _pool(self) -> Threads:
+        """The threads of this event loop; they and the slots belong to one."""
+        loop = asyncio.get_running_loop()
+        if self._threads is None or self._threads.loop is not loop:
+            self._threads = Threads(loop)
+            self._slots = asyncio.Semaphore(self.default_concurrency)
+        return self._threads
 
     def _is_async(self, function: Callable[..., Any]) -> bool:
         known = self._kinds.get(id(function))
@@ -120,8 +125,7 @@ class InProcessBroker(Broker):
     async def _call_in_thread(
         self, function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]
     ) -> None:
-        slots, threads = self._slots, self._threads
-        assert threads is not None
+        threads, slots = self._pool(), self._slots
         await slots.acquire()
         result = await threads.run(lambda: function(*args, **kwargs), at_end=slots.release)
         if inspect.isawaitable(result):

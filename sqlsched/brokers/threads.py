@@ -40,8 +40,8 @@ class _Call:
 class Threads:
     """As many threads as there are calls at once, for one event loop."""
 
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._ended: deque[_Call] = deque()
         self._told = False
@@ -55,7 +55,7 @@ class Threads:
 
         `at_end` is called on the loop once it has returned, even if nobody waits any more.
         """
-        call = _Call(function, contextvars.copy_context(), self._loop.create_future(), at_end)
+        call = _Call(function, contextvars.copy_context(), self.loop.create_future(), at_end)
         self._calls.put(call)
         if self._idle:
             self._idle -= 1
@@ -80,7 +80,7 @@ class Threads:
             if not self._told:
                 self._told = True
                 with suppress(RuntimeError):  # the loop is closed, so nobody waits
-                    self._loop.call_soon_threadsafe(self._settle)
+                    self.loop.call_soon_threadsafe(self._settle)
 
     def _settle(self) -> None:
         self._told = False  # before looking: what ends from now on is told of again

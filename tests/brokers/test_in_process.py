@@ -112,3 +112,13 @@ def test_a_stuck_thread_does_not_keep_the_interpreter() -> None:
         [sys.executable, "-c", program], cwd=root, timeout=20, capture_output=True, check=False
     )
     assert (result.returncode, result.stderr) == (0, b"")
+
+
+def test_a_broker_that_was_not_shut_down_serves_the_next_event_loop_too() -> None:
+    broker = InProcessBroker()
+    broker.tasks["m:plain"] = lambda: print("done")
+    message = TaskMessage(task_id="1", task_name="m:plain")
+    for _ in range(2):
+        outcome = asyncio.run(asyncio.wait_for(broker.kick(message), 10))
+        assert (outcome.status, outcome.output) == ("succeeded", "done\n")
+    asyncio.run(broker.shutdown())

@@ -12,7 +12,7 @@ name: ContextVar[str] = ContextVar("name", default="nobody")
 
 
 async def test_a_call_gets_the_context_of_its_caller_and_keeps_its_own_changes() -> None:
-    threads = Threads()
+    threads = Threads(asyncio.get_running_loop())
 
     def change() -> str:
         before = name.get()
@@ -26,7 +26,7 @@ async def test_a_call_gets_the_context_of_its_caller_and_keeps_its_own_changes()
 
 
 async def test_calls_one_after_another_share_a_thread_and_calls_at_once_do_not() -> None:
-    threads = Threads()
+    threads = Threads(asyncio.get_running_loop())
     first = await threads.run(threading.get_ident)
     assert await threads.run(threading.get_ident) == first
     both = threading.Barrier(2)
@@ -43,7 +43,7 @@ async def test_calls_one_after_another_share_a_thread_and_calls_at_once_do_not()
 async def test_whatever_a_call_raises_reaches_its_caller_and_ends_no_thread(
     error: BaseException,
 ) -> None:
-    threads = Threads()
+    threads = Threads(asyncio.get_running_loop())
 
     def fail() -> None:
         raise error
@@ -55,7 +55,7 @@ async def test_whatever_a_call_raises_reaches_its_caller_and_ends_no_thread(
 
 
 async def test_a_thousand_calls_all_come_back() -> None:
-    threads = Threads()
+    threads = Threads(asyncio.get_running_loop())
     ended: list[int] = []
     calls = [threads.run(lambda n=n: n, lambda: ended.append(1)) for n in range(1000)]  # type: ignore[misc]
     assert await asyncio.gather(*calls) == list(range(1000))
@@ -63,7 +63,7 @@ async def test_a_thousand_calls_all_come_back() -> None:
 
 
 async def test_idle_threads_end_when_it_is_closed() -> None:
-    threads = Threads()
+    threads = Threads(asyncio.get_running_loop())
     thread = await threads.run(threading.current_thread)
     threads.close()
     await asyncio.to_thread(thread.join, 10)
