@@ -28,7 +28,6 @@ from sqlsched.planner import (
 from sqlsched.storage.changes import record
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.ends import finish
-from sqlsched.storage.schedules import LIVE
 from sqlsched.storage.starts import is_going, start
 from sqlsched.storage.turn import Armed, Owner, Request, Turn, Unrun
 from sqlsched.timezones import checked_cron_offset
@@ -47,8 +46,7 @@ DAMAGED = (InvalidScheduleError, TypeError, ValueError, OverflowError)
 _NOT_PAUSED = """(manual_key != 0 OR NOT EXISTS (SELECT 1 FROM schedules AS p
     WHERE p.schedule_id = runs.schedule_id AND p.paused_us IS NOT NULL))"""
 _FREE = f"""held = 1 AND {_NOT_PAUSED} AND NOT EXISTS (SELECT 1 FROM runs AS other
-    WHERE other.{LIVE} AND other.schedule_id = runs.schedule_id
-    AND {is_going("other")})"""
+    WHERE other.schedule_id = runs.schedule_id AND {is_going("other")} AND other.held = 0)"""
 SERVED = """NOT EXISTS (SELECT 1 FROM schedules AS q WHERE q.schedule_id = runs.schedule_id
     AND q.source NOT IN (SELECT value FROM json_each(?)))"""
 """SQL: a run of a schedule that this process serves, or that is gone. Takes the sources' names."""
@@ -196,9 +194,9 @@ def _fate(
 def abandon(database: Database, owners: Sequence[int], now_us: int, reason: str) -> list[int]:
     """End what these schedulers had started, as nobody knows how far it got; the runs' ids."""
     rows = database.execute(
-        """UPDATE runs SET status = 'abandoned', finished_us = ?, reason = ?,
+        f"""UPDATE runs SET status = 'abandoned', finished_us = ?, reason = ?,
                error = 'the sqlsched process that ran it is gone'
-           WHERE status IN ('running', 'sending')
+           WHERE {is_going("runs")} AND status IN ('running', 'sending')
            AND owner IN (SELECT value FROM json_each(?)) RETURNING run_id""",
         (now_us, reason, json.dumps(list(owners))),
     )

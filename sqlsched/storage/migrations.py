@@ -76,7 +76,8 @@ CREATE TABLE runs (
     -- The promise that no firing is dispatched twice, kept by the database.
     UNIQUE (schedule_id, scheduled_us, attempt, manual_key)
 ) STRICT;
-CREATE INDEX runs_live ON runs (schedule_id) WHERE finished_us IS NULL;
+CREATE INDEX runs_going ON runs (schedule_id)
+    WHERE finished_us IS NULL AND (status IN ('running', 'sending') OR held = 1 OR attempt > 1);
 CREATE INDEX runs_waiting ON runs (due_us) WHERE status = 'waiting' AND held = 0;
 CREATE INDEX runs_claimed ON runs (owner, due_us) WHERE status = 'claimed';
 CREATE INDEX runs_held ON runs (schedule_id, scheduled_us) WHERE held = 1;

@@ -11,6 +11,7 @@ from sqlsched.storage import files
 from sqlsched.storage.claims import DAMAGED, TIMING, abandon, release, timing_of_row
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.runs import pruned_us
+from sqlsched.storage.starts import is_going
 from sqlsched.storage.turn import Owner
 
 
@@ -27,8 +28,8 @@ class Orphan:
 def orphans(database: Database, dead: Sequence[Owner]) -> list[Orphan]:
     """The processes of runs that dead schedulers had started and not seen end."""
     rows = database.execute(
-        """SELECT run_id, runs.pid, pid_started, boot_id FROM runs JOIN owners USING (owner)
-           WHERE status = 'running' AND runs.pid IS NOT NULL
+        f"""SELECT run_id, runs.pid, pid_started, boot_id FROM runs JOIN owners USING (owner)
+           WHERE {is_going("runs")} AND status = 'running' AND runs.pid IS NOT NULL
            AND owner IN (SELECT value FROM json_each(?))""",
         (_ids(dead),),
     )
@@ -46,8 +47,8 @@ def take_over(
     with transaction(database):
         if resend:
             database.execute(
-                """UPDATE runs SET status = 'claimed', started_us = NULL
-                   WHERE status = 'sending'
+                f"""UPDATE runs SET status = 'claimed', started_us = NULL
+                   WHERE {is_going("runs")} AND status = 'sending'
                    AND owner IN (SELECT value FROM json_each(?))""",
                 (_ids(dead),),
             )
@@ -99,7 +100,7 @@ def _pull_back_retries(database: Database, now_us: int) -> None:
                 SELECT coalesce(retry_delay_s, {DEFAULT_RETRY_DELAY_S}) FROM schedules
                 WHERE schedules.schedule_id = runs.schedule_id
             ) * {SECOND_US} * (1 << min(attempt - 2, 20)))
-            WHERE status = 'waiting' AND attempt > 1
+            WHERE {is_going("runs")} AND status = 'waiting' AND attempt > 1
             AND schedule_id IN (SELECT schedule_id FROM schedules)""",
         (now_us,),
     )
@@ -111,13 +112,16 @@ def idle(database: Database, sources: Sequence[str] = ("",)) -> bool:
     What a paused schedule still has to do does not count: only a person can let it go on.
     """
     row = database.execute(
-        """SELECT EXISTS (
+        f"""SELECT EXISTS (
                SELECT 1 FROM schedules JOIN json_each(?1) AS name ON source = name.value
                WHERE wake_us IS NOT NULL
            ) OR EXISTS (
-               SELECT 1 FROM runs LEFT JOIN schedules USING (schedule_id)
-               WHERE status IN ('claimed', 'waiting', 'sending', 'running')
-               AND coalesce(source, '') IN (SELECT value FROM json_each(?1))
+               SELECT 1 FROM (
+                   SELECT * FROM runs WHERE status = 'claimed'
+                   UNION ALL SELECT * FROM runs WHERE status = 'waiting' AND held = 0
+                   UNION ALL SELECT * FROM runs WHERE {is_going("runs")})
+               LEFT JOIN schedules USING (schedule_id)
+               WHERE coalesce(source, '') IN (SELECT value FROM json_each(?1))
                AND NOT (status = 'waiting' AND paused_us IS NOT NULL AND manual_key = 0))""",
         (json.dumps(sources),),
     ).fetchone()

@@ -37,8 +37,7 @@ _STATE = ("source", "created_us", "anchor_us", "paused_us", "dispatched", "next_
 COLUMNS = ", ".join((*CONTENT, *_STATE))
 
 LIVE = "finished_us IS NULL"
-"""SQL: a run that has not ended (`claimed`, `waiting`, `sending` or `running`). Not told by its
-status, so that the index of these is left alone when a run starts."""
+"""SQL: a run that has not ended (`claimed`, `waiting`, `sending` or `running`)."""
 DONE = f"""next_us IS NULL AND NOT EXISTS (
     SELECT 1 FROM runs WHERE runs.schedule_id = s.schedule_id AND {LIVE})"""
 DISPATCHED = "started_us IS NOT NULL"

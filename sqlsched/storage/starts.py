@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from sqlsched.overlap import Candidate, Going, Verdict, may_start
 from sqlsched.storage.connection import Database
-from sqlsched.storage.schedules import LIVE
 from sqlsched.storage.turn import Request, Started, Turn, Unrun
 
 # A refused send moves due_us on; `expires` counts from when the run was to start at first.
@@ -83,7 +82,7 @@ def _contested(database: Database, owner: int, due: Sequence[int], result: Turn)
         f"""SELECT r.run_id, s.schedule_id IS NULL OR s.paused_us IS NOT NULL
                 OR s.expires_s IS NOT NULL OR s.max_runs IS NOT NULL
                 OR EXISTS (SELECT 1 FROM runs AS o WHERE o.schedule_id = r.schedule_id
-                    AND o.{LIVE} AND (o.held = 1 OR {is_going("o")}))
+                    AND {is_going("o")})
             FROM runs AS r LEFT JOIN schedules AS s USING (schedule_id)
             WHERE {_OURS} ORDER BY r.due_us, r.scheduled_us, r.run_id""",
         (json.dumps(due), owner),
@@ -99,7 +98,7 @@ def _going(database: Database, schedule_ids: set[str]) -> dict[str, Going]:
     rows = database.execute(
         f"""SELECT r.schedule_id, r.run_id, r.held FROM json_each(?) AS wanted
             JOIN runs AS r ON r.schedule_id = wanted.value
-            WHERE r.{LIVE} AND (r.held = 1 OR {is_going("r")})
+            WHERE {is_going("r")}
             ORDER BY r.run_id""",
         (json.dumps(list(schedule_ids)),),
     )
@@ -180,6 +179,11 @@ def _after(there: Going, run_id: int, verdict: Verdict) -> Going:
 
 
 def is_going(name: str) -> str:
-    """SQL: a run that stands in the way of the schedule's next. A retry to come is one, too."""
-    return f"""({name}.status IN ('running', 'sending')
-        OR ({name}.attempt > 1 AND {name}.status IN ('waiting', 'claimed')))"""
+    """SQL: a run that stands in the way of the schedule's next: one that has started, a retry to
+    come, or one that waits for those (`held`).
+
+    In these words, as the index of such runs has them. It is small and has no mere claims in it:
+    so a burst writes to few pages of it.
+    """
+    return f"""{name}.finished_us IS NULL AND ({name}.status IN ('running', 'sending')
+        OR {name}.held = 1 OR {name}.attempt > 1)"""
