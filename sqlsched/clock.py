@@ -15,10 +15,13 @@ from sqlsched.instants import from_us
 if TYPE_CHECKING:
     import asyncio  # imported where it is used: short commands only ask for the time
 
-SLICE_SECONDS = 0.8
+SLICE_SECONDS = 0.95
 """The longest uninterrupted sleep. Wall time can be set, and the machine can be suspended, while
 a timer sleeps: one long sleep is an hour late after a step forward and an hour early after a
 step back. After each slice the engine also asks what no timer tells of: within a second."""
+
+_LAST_SLICE_SECONDS = 0.995
+"""A sleep that ends so soon is not cut in two: waking is most of what an idle second costs."""
 
 _FINE_SECONDS = 0.002
 """The event loop's timers are this coarse (epoll counts whole milliseconds, rounded up)."""
@@ -54,8 +57,8 @@ class Clock(ABC):
     async def wait(self, until_us: int, wakeup: "asyncio.Event", poll: Callable[[], bool]) -> None:
         """Return when `until_us` is reached, `wakeup` is set, or `poll` says so.
 
-        `poll` is quick, and is asked at once and then within each second of real time. `wakeup` may
-        be set when it returns, and is the caller's to clear.
+        `poll` is quick, and is asked within each second of real time. `wakeup` may be set when it
+        returns, and is the caller's to clear.
         """
 
     def busy(self) -> AbstractContextManager[None]:
@@ -70,7 +73,7 @@ class Clock(ABC):
 class SystemClock(Clock):
     """Real time."""
 
-    lead_us = 4000
+    lead_us = 3000
 
     def now_us(self) -> int:
         return time.time_ns() // 1000
@@ -100,7 +103,7 @@ class SystemClock(Clock):
         import asyncio
 
         loop = asyncio.get_running_loop()
-        timer: asyncio.TimerHandle | None = None
+        timer: asyncio.TimerHandle
         failure: Exception | None = None
 
         def look() -> None:
@@ -112,19 +115,24 @@ class SystemClock(Clock):
             if remaining <= 0:
                 wakeup.set()
             else:
-                timer = loop.call_later(min(remaining, SLICE_SECONDS), look)
+                timer = loop.call_later(_slice(remaining), look)
 
-        if not wakeup.is_set():
-            look()
+        remaining = (until_us - self.now_us()) / 1e6
+        if remaining <= 0 or wakeup.is_set():
+            await asyncio.sleep(0)  # who has much to do lets the others run, too
+            return
+        timer = loop.call_later(_slice(remaining), look)
         try:
             # A look that finds nothing wakes no task: most of what an idle scheduler costs.
             await wakeup.wait()
         finally:
-            if timer is not None:
-                timer.cancel()
+            timer.cancel()
         if failure is not None:
             raise failure
-        await asyncio.sleep(0)
+
+
+def _slice(remaining: float) -> float:
+    return remaining if remaining <= _LAST_SLICE_SECONDS else SLICE_SECONDS
 
 
 def now_us() -> int:

@@ -67,6 +67,8 @@ class Loop:
         """When the ledger has something due for us, as far as we know."""
         self._stale = True
         """Whether the ledger may have changed since it was asked."""
+        self._looked = False
+        """Whether the wait ended with a look."""
         self._seen_us = 0
         self._started_us = clock.now_us()
         self._serving_since_us = min(self._started_us, settings.not_before_us or FOREVER_US)
@@ -91,7 +93,9 @@ class Loop:
             self._wakeup.clear()
             now_us = self._clock.now_us()
             await self._mend_clock(now_us)
-            self._look(now_us)  # so that no turn claims what a source has just changed
+            if not self._looked:
+                self._look(now_us)  # so that no turn claims what a source has just changed
+            self._looked = False
             if self._is_time(now_us):
                 await self._take_turn(now_us)
             if self._is_over(now_us) or await self._is_idle():
@@ -160,6 +164,7 @@ class Loop:
             moment=self._moment(now_us),
             room=0 if self._stopping else self._dispatcher.room,
             ahead=-1 if self._stopping else self._room_ahead(),
+            known_us=None if self._stale else self._next_us,
             alone=self._peers.alone,
             lead_us=self._clock.lead_us,
             due=self._take_due(now_us),
@@ -191,7 +196,8 @@ class Loop:
         if self._failures:
             log.info("%s: writing again", self._ledger.path)
         self._failures = 0
-        self._peers.observe(turn.others)
+        if turn.others is not None:
+            self._peers.observe(turn.others)
         self._next_us = FOREVER_US if turn.next_us is None else turn.next_us
         if (limit_us := self._limit_us()) is not None and self._next_us >= limit_us:
             self._next_us = FOREVER_US
@@ -279,7 +285,8 @@ class Loop:
         """Whether something happened that no timer tells of. Microseconds to ask."""
         now_us = self._clock.now_us()
         self._look(now_us)
-        return bool(self._steps.since_us()) or self._is_time(now_us)
+        self._looked = bool(self._steps.since_us()) or self._is_time(now_us)
+        return self._looked
 
     def _look(self, now_us: int) -> None:
         try:

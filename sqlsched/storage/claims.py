@@ -63,21 +63,26 @@ def turn(database: Database, request: Request) -> Turn:
     result = Turn()
     with transaction(database):
         finish(database, request, result)
-        outlook = _look_ahead(database, request)
-        due = list(request.due)
-        if claims := request.ahead >= 0 and outlook.next_us <= request.moment.now_us + AHEAD_US:
-            due += _claim(database, request, outlook, result)
-        start(database, request, due, result)
         if request.heartbeat:
             database.execute(
                 "UPDATE owners SET seen_us = ? WHERE owner = ?",
                 (request.moment.now_us, request.owner),
             )
-        result.cancels = _cancels(database, request.owner)
-        result.others = others(database, request.owner)
-        if claims or due:
+        due, next_us = list(request.due), request.known_us
+        soon_us = request.moment.now_us + AHEAD_US
+        if next_us is None or request.finished or request.refused or next_us <= soon_us:
             outlook = _look_ahead(database, request)
-        result.next_us = None if outlook.next_us == FOREVER_US else outlook.next_us
+            next_us = outlook.next_us
+            if request.ahead >= 0 and next_us <= soon_us:
+                due += _claim(database, request, outlook, result)
+                next_us = None  # it is what comes after those
+        all_plain = start(database, request, due, result)
+        if request.known_us is None or not all_plain:
+            result.cancels = _cancels(database, request.owner)
+            result.others = others(database, request.owner)
+        if next_us is None or not all_plain:
+            next_us = _look_ahead(database, request).next_us
+        result.next_us = None if next_us == FOREVER_US else next_us
     return result
 
 

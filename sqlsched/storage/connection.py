@@ -16,6 +16,12 @@ WAIT_S = 5.0
 """How long to wait for other writers, seconds."""
 
 
+_SETTINGS = (
+    *("synchronous = FULL", "fullfsync = ON", "foreign_keys = ON"),
+    "cache_size = -16000",  # KiB: what a burst touches; it is taken only as it is used
+)
+
+
 class DamagedDatabaseError(StorageError):
     """The file is not, or no longer, the database that it should be: waiting will not help."""
 
@@ -42,7 +48,8 @@ class Database(sqlite3.Connection):
 
 
 def open_for_reading(path: Path) -> Database:
-    """Open a database that exists; StorageError otherwise. Makes none and changes none."""
+    """Open a database that exists; StorageError otherwise. Makes none, and changes none but one of
+    an older format, which is brought up to date."""
     if not files.check_file(path):
         raise _missing(path)
     with storage_errors(path):
@@ -50,10 +57,14 @@ def open_for_reading(path: Path) -> Database:
         database = _connect(path, "ro")
         try:
             database.execute("PRAGMA query_only = ON")
-            _check_version(database)
+            version = _checked_version(database)
         except BaseException:
             database.close()
             raise
+    if version < VERSION:
+        database.close()
+        open_for_writing(path).close()
+        return open_for_reading(path)
     return database
 
 
@@ -78,12 +89,11 @@ def _open_writable(path: Path) -> Database:
     try:
         database.gate.open()
         database.guarded = True
-        version = database.execute("PRAGMA user_version").fetchone()[0]
-        if version > VERSION:
-            _check_version(database)
-        if version < VERSION:
+        if database.execute("PRAGMA user_version").fetchone()[0] == 0 or (
+            _checked_version(database) < VERSION
+        ):
             _bring_up_to_date(database)
-        for setting in ("synchronous = FULL", "fullfsync = ON", "foreign_keys = ON"):
+        for setting in _SETTINGS:
             database.execute(f"PRAGMA {setting}")
     except BaseException:
         database.close()
@@ -246,20 +256,25 @@ def _has_wal(path: Path) -> bool:
     return wal.exists() and wal.stat().st_size > 0
 
 
-def _check_version(database: Database) -> None:
-    version = database.execute("PRAGMA user_version").fetchone()[0]
+def _checked_version(database: Database) -> int:
+    """The version of its tables; StorageError if there are none yet, or they are of a newer one."""
+    version: int = database.execute("PRAGMA user_version").fetchone()[0]
     if version > VERSION:
         raise DamagedDatabaseError(
             f"{database.path} was written by a newer sqlsched (format {version}, this one knows "
             f"{VERSION}); upgrade sqlsched"
         )
-    if version < VERSION:
+    if version == 0:
         raise _missing(database.path)
+    return version
 
 
 def data_version(database: Database) -> Any:
     """A number that changes when another connection has written. Microseconds to ask."""
-    return database.execute("PRAGMA data_version").fetchone()[0]
+    try:
+        return database.execute("PRAGMA data_version").fetchone()[0]
+    except sqlite3.Error as error:
+        raise _explain(database.path, error) from error
 
 
 def default_path() -> Path:

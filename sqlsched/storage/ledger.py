@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import aiosqlite
 
@@ -12,7 +13,6 @@ from sqlsched.storage.connection import (
     Database,
     data_version,
     open_for_writing,
-    storage_errors,
 )
 
 P = ParamSpec("P")
@@ -60,15 +60,16 @@ class Ledger:
         """
         assert self._connection is not None
         assert self._database is not None
-        # The one door that aiosqlite has to its thread; its public calls are one statement each.
-        call: Any = self._connection._execute(  # type: ignore[no-untyped-call]
-            function, self._database, *args, **kwargs
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        # The one door that aiosqlite has to its thread; its public calls are one statement each,
+        # and a task for each call would cost three rounds of the event loop.
+        self._connection._tx.put_nowait(
+            (future, partial(function, self._database, *args, **kwargs))
         )
-        task: asyncio.Future[T] = asyncio.ensure_future(call)
         try:
-            return await asyncio.shield(task)
+            return await asyncio.shield(future)
         except asyncio.CancelledError:
-            await asyncio.wait([task])
+            await asyncio.wait([future])
             raise
 
     def changed(self) -> bool:
@@ -80,8 +81,7 @@ class Ledger:
         assert self._database is not None
         if files.identity(self.path) != self._database.identity:
             return True
-        with storage_errors(self.path):
-            version = data_version(self._database)
+        version = data_version(self._database)
         changed: bool = version != self._seen
         self._seen = version
         return changed

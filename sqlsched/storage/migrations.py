@@ -63,7 +63,7 @@ CREATE TABLE runs (
     held INTEGER NOT NULL DEFAULT 0,  -- 1: waits for other runs of its schedule, not for due_us
     owner INTEGER,                  -- who claimed it
     started_us INTEGER,
-    finished_us INTEGER,            -- NULL while claimed, waiting, sending or running
+    finished_us INTEGER,
     exit_code INTEGER,
     error TEXT,
     last_us INTEGER,                -- of several firings in one record: the last of them
@@ -72,14 +72,12 @@ CREATE TABLE runs (
     cancel_us INTEGER,              -- when somebody asked to stop it
     pid INTEGER,
     pid_started INTEGER,
-    CHECK ((finished_us IS NULL) = (status IN ('claimed', 'waiting', 'sending', 'running'))),
     -- The promise that no firing is dispatched twice, kept by the database.
     UNIQUE (schedule_id, scheduled_us, attempt, manual_key)
 ) STRICT;
-CREATE INDEX runs_going ON runs (schedule_id)
-    WHERE finished_us IS NULL AND (status IN ('running', 'sending') OR held = 1 OR attempt > 1);
-CREATE INDEX runs_waiting ON runs (due_us) WHERE status = 'waiting' AND held = 0;
-CREATE INDEX runs_claimed ON runs (owner, due_us) WHERE status = 'claimed';
+CREATE INDEX runs_live ON runs (schedule_id)
+    WHERE status IN ('claimed', 'waiting', 'sending', 'running');
+CREATE INDEX runs_pending ON runs (due_us) WHERE status IN ('claimed', 'waiting') AND held = 0;
 CREATE INDEX runs_held ON runs (schedule_id, scheduled_us) WHERE held = 1;
 CREATE INDEX runs_cancel ON runs (run_id) WHERE cancel_us IS NOT NULL AND finished_us IS NULL;
 
@@ -106,7 +104,56 @@ CREATE INDEX owners_serving ON owners (owner) WHERE stopped_us IS NULL;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT;
 """
 
-STEPS = (_V1,)
+# What stands in the way of a run is in an index without mere claims, so that a burst writes to few
+# of its pages; and whether a run has ended is said by one column, which a CHECK holds to.
+_V2 = """
+DROP INDEX runs_live;
+DROP INDEX runs_pending;
+CREATE TABLE runs_2 (
+    run_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    schedule_id TEXT NOT NULL,      -- outlives its schedule
+    task_name TEXT NOT NULL,
+    scheduled_us INTEGER NOT NULL,  -- nominal
+    attempt INTEGER NOT NULL,       -- from 1; 0: a record of firings that never ran
+    manual_key INTEGER NOT NULL DEFAULT 0,  -- 0: a scheduled firing
+    trigger TEXT NOT NULL,
+    status TEXT NOT NULL,
+    reason TEXT,
+    due_us INTEGER NOT NULL,        -- when to start it
+    held INTEGER NOT NULL DEFAULT 0,  -- 1: waits for other runs of its schedule, not for due_us
+    owner INTEGER,                  -- who claimed it
+    started_us INTEGER,
+    finished_us INTEGER,            -- NULL while claimed, waiting, sending or running
+    exit_code INTEGER,
+    error TEXT,
+    last_us INTEGER,                -- of several firings in one record: the last of them
+    count INTEGER NOT NULL DEFAULT 1,
+    because_of INTEGER,             -- the run that stood in the way
+    cancel_us INTEGER,              -- when somebody asked to stop it
+    pid INTEGER,
+    pid_started INTEGER,
+    CHECK ((finished_us IS NULL) = (status IN ('claimed', 'waiting', 'sending', 'running'))),
+    -- The promise that no firing is dispatched twice, kept by the database.
+    UNIQUE (schedule_id, scheduled_us, attempt, manual_key)
+) STRICT;
+INSERT INTO runs_2 SELECT run_id, schedule_id, task_name, scheduled_us, attempt, manual_key,
+    trigger, status, reason, due_us, held, owner, started_us,
+    CASE WHEN status IN ('claimed', 'waiting', 'sending', 'running') THEN NULL
+        ELSE coalesce(finished_us, started_us, due_us) END,
+    exit_code, error, last_us, count, because_of, cancel_us, pid, pid_started FROM runs;
+DELETE FROM sqlite_sequence WHERE name = 'runs_2';
+INSERT INTO sqlite_sequence SELECT 'runs_2', seq FROM sqlite_sequence WHERE name = 'runs';
+DROP TABLE runs;
+ALTER TABLE runs_2 RENAME TO runs;
+CREATE INDEX runs_going ON runs (schedule_id)
+    WHERE finished_us IS NULL AND (status IN ('running', 'sending') OR held = 1 OR attempt > 1);
+CREATE INDEX runs_waiting ON runs (due_us) WHERE status = 'waiting' AND held = 0;
+CREATE INDEX runs_claimed ON runs (owner, due_us) WHERE status = 'claimed';
+CREATE INDEX runs_held ON runs (schedule_id, scheduled_us) WHERE held = 1;
+CREATE INDEX runs_cancel ON runs (run_id) WHERE cancel_us IS NOT NULL AND finished_us IS NULL;
+"""
+
+STEPS = (_V1, _V2)
 VERSION = len(STEPS)
 
 

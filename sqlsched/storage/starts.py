@@ -22,10 +22,14 @@ _PARTS = len(Started._fields)
 _NOTHING = Going()
 
 
-def start(database: Database, request: Request, due: Sequence[int], result: Turn) -> None:
-    """Start the claimed runs that are due, where their schedule still wants them to run."""
+def start(database: Database, request: Request, due: Sequence[int], result: Turn) -> bool:
+    """Start the claimed runs that are due, where their schedule still wants them to run.
+
+    Returns whether they were just started: none was put off, and none was its schedule's last.
+    """
     if not due:
-        return
+        return True
+    all_plain = True
     room = max(0, request.room)
     due = [*due[:room], *_contested(database, request.owner, due[room:], result)]
     rows = database.execute(
@@ -51,6 +55,7 @@ def start(database: Database, request: Request, due: Sequence[int], result: Turn
             candidate, others, now_us, reports_completion=request.reports_completion
         )
         if verdict.action != "start":
+            all_plain = False
             _put_off(database, run, verdict, now_us, result)
         elif len(result.started) >= request.room:
             result.roomless.append(run.run_id)
@@ -58,6 +63,7 @@ def start(database: Database, request: Request, due: Sequence[int], result: Turn
         else:
             result.started.append(run)
             if candidate.runs_left is not None:
+                all_plain = False
                 _count(database, run, left, result)
         going[run.schedule_id] = _after(others, run.run_id, verdict)
     database.execute(
@@ -69,6 +75,7 @@ def start(database: Database, request: Request, due: Sequence[int], result: Turn
             json.dumps([run.run_id for run in result.started]),
         ),
     )
+    return all_plain
 
 
 def _contested(database: Database, owner: int, due: Sequence[int], result: Turn) -> list[int]:

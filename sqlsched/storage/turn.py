@@ -116,6 +116,9 @@ class Request:
     """How many runs may start now."""
     ahead: int
     """How many more may be claimed for the next second; -1 claims nothing at all."""
+    known_us: int | None = None
+    """When something is due next, if nobody else has written since the last turn; None: somebody
+    may have, and all is to be asked anew."""
     alone: bool = False
     """Nobody else serves the ledger, who could start what this process has no room for."""
     lead_us: int = 0
@@ -158,7 +161,7 @@ class Turn:
     """Run ids that failed and when they are tried again."""
     bad: list[tuple[str, str]] = field(default_factory=list)
     """Schedules that cannot be read, and why."""
-    others: list[Owner] = field(default_factory=list)
-    """The other schedulers that have not ended in order."""
+    others: list[Owner] | None = None
+    """The other schedulers that have not ended in order; None: as before."""
     next_us: int | None = None
     """When something is due next, as far as the ledger knows."""

@@ -195,7 +195,7 @@ def test_a_turn_tells_when_it_is_to_look_again(bench: Bench) -> None:
 
 def test_the_others_that_serve_are_listed_until_they_leave(bench: Bench) -> None:
     first, second = bench.scheduler(), bench.scheduler()
-    assert [other.token for other in first.turn(0).others] == [second.entry.token]
+    assert [other.token for other in first.turn(0).others or ()] == [second.entry.token]
     claims.release(bench.database, [second.owner])
     bench.take_over([second.entry], 1)
     assert first.turn(2).others == []

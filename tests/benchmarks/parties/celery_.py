@@ -9,7 +9,7 @@ from celery import Celery
 from celery.beat import PersistentScheduler, Service
 from celery.schedules import crontab
 
-from tests.benchmarks.party import Figures, main, window
+from tests.benchmarks.party import Figures, main, settle, window
 
 CONFIGURATION = "beat alone, PersistentScheduler (a shelve file), broker memory://, no worker"
 
@@ -24,6 +24,7 @@ def _cost(n: int, seconds: float, directory: Path, each: dict[str, Any]) -> Figu
         app, scheduler_cls=PersistentScheduler, schedule_filename=str(directory / "beat")
     )
     threading.Thread(target=service.start, daemon=True).start()
+    settle()
     return window(seconds)
 
 
