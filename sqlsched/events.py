@@ -21,5 +21,7 @@ def tell(turn: Turn) -> None:
         log.debug("run %d was taken back, cancelled, or taken over by another process", run_id)
     for run_id, due_us in turn.retries:
         log.info("run %d is tried again at %s", run_id, format_us(due_us))
+    for schedule_id, count in turn.paused:
+        log.error("schedule %s is paused: %d failures in a row", schedule_id, count)
     for schedule_id, problem in turn.bad:
         log.error("schedule %s is put aside, as its row is damaged: %s", schedule_id, problem)

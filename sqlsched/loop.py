@@ -16,6 +16,7 @@ from sqlsched.exceptions import StorageError
 from sqlsched.feeds import Circumstances
 from sqlsched.instants import MINUTE_US, SECOND_US, from_us
 from sqlsched.intake import Intake
+from sqlsched.notifier import Notifier
 from sqlsched.planner import Moment
 from sqlsched.settings import Settings
 from sqlsched.steps import Steps
@@ -52,6 +53,7 @@ class Loop:
         clock: Clock,
         settings: Settings,
         wakeup: asyncio.Event,
+        notifier: Notifier,
     ) -> None:
         self._ledger = ledger
         self._dispatcher = dispatcher
@@ -60,6 +62,7 @@ class Loop:
         self._clock = clock
         self._settings = settings
         self._wakeup = wakeup
+        self._notifier = notifier
         self._stopping = False
         self._hurried = False
         self._backlog = Backlog()
@@ -206,6 +209,9 @@ class Loop:
         self._backlog.revoke(turn.revoked)
         tell(turn)
         self._dispatcher.launch(turn.started)
+        self._notifier.started(turn.started)
+        if turn.untold:
+            self._notifier.tell()
         for run_id, reason in turn.cancels:
             self._dispatcher.stop(run_id, reason)
 
@@ -314,7 +320,7 @@ class Loop:
             return False
         if self._dispatcher.going or self._dispatcher.ended or self._failures:
             return False
-        if self._backlog:
+        if self._backlog or not self._notifier.idle:
             return False
         if self._settings.once:
             due = self._intake.due_by(self._started_us) or self._next_us <= self._started_us

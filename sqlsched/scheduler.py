@@ -19,6 +19,7 @@ from sqlsched.instants import SECOND_US, checked_time, format_us, next_minute_us
 from sqlsched.intake import Intake, MergeFunction
 from sqlsched.loop import Loop
 from sqlsched.merge_functions import preserve_all
+from sqlsched.notifier import Notifier
 from sqlsched.serialization import shorten
 from sqlsched.settings import Settings
 from sqlsched.storage import owners, recovery
@@ -44,6 +45,8 @@ class Options:
     keep_seconds: int = 90 * 86_400
     accept_clock: bool = False
     delivery: str = "at-least-once"
+    app_dir: Path = Path()
+    """Where hooks run, and hooks that are tasks are imported from."""
 
 
 class Scheduler:
@@ -209,7 +212,10 @@ class Scheduler:
             self.broker, intake, self.clock, concurrency, self._wakeup.set, resend=resend
         )
         settings = settings.with_options(options.catchup_window, options.keep_seconds * SECOND_US)
-        loop = Loop(ledger, dispatcher, peers, intake, self.clock, settings, self._wakeup)
+        notifier = Notifier(
+            ledger, peers.owner, self.clock, str(options.app_dir.absolute()), self._wakeup.set
+        )
+        loop = Loop(ledger, dispatcher, peers, intake, self.clock, settings, self._wakeup, notifier)
         self._loop, self._dispatcher = loop, dispatcher
         log.info("serving %s with %d at a time", self.database, concurrency)
         try:
@@ -223,6 +229,7 @@ class Scheduler:
             raise
         finally:
             await intake.end()
+            await notifier.end()
             self._loop = self._dispatcher = None
         log.info("stopped serving %s", self.database)
 

@@ -16,10 +16,11 @@ PACKAGE = Path(__file__).parents[1] / "sqlsched"
 
 LAYERS = {
     "core": "exceptions serialization durations instants output timezones cron cron_fields bits "
-    "scheduled_task trigger planner overlap merge_functions",
-    "ports": "abc clock run_context importing processes",
+    "scheduled_task field_checks trigger planner overlap merge_functions",
+    "ports": "abc clock run_context importing processes hook_task",
     "storage": "storage",
-    "engine": "scheduler loop backlog dispatcher takeover feeds intake events settings steps",
+    "engine": "scheduler loop backlog dispatcher takeover feeds intake events settings steps "
+    "hooks notifier",
     "user-held": "task kicker created_schedule testing",
     "adapters": "sources brokers integrations exactly_once",
     "outermost": "cli __main__ examples sqlsched",

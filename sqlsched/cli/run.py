@@ -119,6 +119,7 @@ def run(
         keep_seconds=keep_seconds,
         accept_clock=accept_clock,
         delivery=delivery,
+        app_dir=app_dir,
     )
     scheduler = compose(invocation, scheduler_path, broker_name, app_dir, concurrency)
     code = serve(scheduler, scheduler.run(skip_first_run, once, until_idle, options=options))

@@ -14,6 +14,7 @@ from sqlsched.exceptions import InvalidScheduleError
 from sqlsched.planner import Stretch, jittered_us, resume, settle
 from sqlsched.scheduled_task import ScheduledTask
 from sqlsched.storage.connection import Database, transaction
+from sqlsched.storage.hooks import hooked
 from sqlsched.storage.schedules import (
     DISPATCHED,
     StoredSchedule,
@@ -70,7 +71,7 @@ def pause(database: Database, ids: Sequence[str], now_us: int) -> None:
     """
     with transaction(database):
         _refuse(database, ids, "shared = 1", "pause it there")
-        _pause(database, ids, now_us)
+        pause_within(database, ids, now_us)
 
 
 def resume_all(database: Database, ids: Sequence[str], now_us: int) -> None:
@@ -106,9 +107,11 @@ def record(
     firings can still run.
     """
     database.execute(
-        """INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, trigger, status,
-               reason, due_us, last_us, count, finished_us)
-           VALUES (?1, ?2, ?3, 0, 'schedule', ?4, ?5, ?3, ?6, ?7, ?8)
+        f"""INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, trigger, status,
+               reason, due_us, last_us, count, finished_us, untold)
+           VALUES (?1, ?2, ?3, 0, 'schedule', ?4, ?5, ?3, ?6, ?7, ?8,
+               ?4 = 'missed' AND coalesce((SELECT {hooked("s")} FROM schedules AS s
+                   WHERE s.schedule_id = ?1), 0))
            ON CONFLICT DO UPDATE SET status = excluded.status, reason = excluded.reason,
                last_us = max(last_us, excluded.last_us), count = max(count, excluded.count)""",
         (
@@ -148,14 +151,14 @@ def replace_one(database: Database, schedule: ScheduledTask, now_us: int) -> Add
         raise never(schedule)
     if next_us != there.next_us:
         account(database, there, now_us, "missed", "edited")
-    values = to_row(schedule) | {"anchor_us": anchor, "dispatched": dispatched}
+    values = to_row(schedule) | {"anchor_us": anchor, "dispatched": dispatched, "failures": 0}
     values |= next_columns(schedule.schedule_id, schedule, anchor, next_us)
     if there.paused_us is not None:
         values["wake_us"] = None
     changes = ", ".join(f"{name} = :{name}" for name in values)
     database.execute(f"UPDATE schedules SET {changes} WHERE schedule_id = :schedule_id", values)
     if schedule.paused:
-        _pause(database, [schedule.schedule_id], now_us)
+        pause_within(database, [schedule.schedule_id], now_us)
     return Added(next_us, changed=True)
 
 
@@ -220,7 +223,8 @@ def account(
         record(database, there.schedule.schedule_id, there.schedule.task_name, stretch, now_us)
 
 
-def _pause(database: Database, ids: Sequence[str], now_us: int) -> None:
+def pause_within(database: Database, ids: Sequence[str], now_us: int) -> None:
+    """Pause schedules, within a transaction."""
     for schedule_id in ids:
         revoke(database, schedule_id)
     database.execute(
@@ -237,7 +241,8 @@ def _resume(database: Database, there: StoredSchedule, paused_us: int, now_us: i
         record(database, schedule_id, there.schedule.task_name, stretch, now_us)
     values: dict[str, Any] = next_columns(schedule_id, there.schedule, there.anchor_us, next_us)
     database.execute(
-        """UPDATE schedules SET paused_us = NULL, next_us = :next_us, wake_us = :wake_us
+        """UPDATE schedules SET paused_us = NULL, failures = 0, next_us = :next_us,
+               wake_us = :wake_us
            WHERE schedule_id = :schedule_id""",
         values | {"schedule_id": schedule_id},
     )

@@ -153,7 +153,23 @@ CREATE INDEX runs_held ON runs (schedule_id, scheduled_us) WHERE held = 1;
 CREATE INDEX runs_cancel ON runs (run_id) WHERE cancel_us IS NOT NULL AND finished_us IS NULL;
 """
 
-STEPS = (_V1, _V2)
+# A run whose schedule, or database, has hooks says itself that they are to be told of its end.
+_V3 = """
+ALTER TABLE schedules ADD COLUMN on_success TEXT;
+ALTER TABLE schedules ADD COLUMN on_failure TEXT;
+ALTER TABLE schedules ADD COLUMN on_missed TEXT;
+ALTER TABLE schedules ADD COLUMN ping TEXT;
+ALTER TABLE schedules ADD COLUMN pause_on_failure INTEGER;
+ALTER TABLE schedules ADD COLUMN failures INTEGER NOT NULL DEFAULT 0;  -- in a row, if that counts
+CREATE INDEX schedules_failing ON schedules (schedule_id) WHERE failures > 0;
+ALTER TABLE runs ADD COLUMN untold INTEGER NOT NULL DEFAULT 0;  -- 1: hooks are to be told
+ALTER TABLE runs ADD COLUMN teller INTEGER;                     -- the owner that is telling them
+CREATE INDEX runs_untold ON runs (run_id)
+    WHERE untold = 1 AND finished_us IS NOT NULL AND teller IS NULL;
+CREATE INDEX runs_teller ON runs (teller) WHERE teller IS NOT NULL;
+"""
+
+STEPS = (_V1, _V2, _V3)
 VERSION = len(STEPS)
 
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from sqlsched.storage import files
+from sqlsched.storage import files, telling
 from sqlsched.storage.claims import abandon, others, release
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.turn import Owner
@@ -31,6 +31,7 @@ def unregister(database: Database, owner: int, now_us: int) -> None:
     """Enter a scheduler's end: give back what it has claimed, abandon what it could not record."""
     with transaction(database):
         release(database, [owner])
+        telling.release(database, [owner])
         abandon(database, [owner], now_us, "owner-stopped")
         database.execute(
             "UPDATE owners SET stopped_us = ?1, seen_us = max(seen_us, ?1) WHERE owner = ?2",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlsched.instants import SECOND_US
 from sqlsched.planner import DEFAULT_RETRY_DELAY_S, jittered_us
-from sqlsched.storage import files
+from sqlsched.storage import files, telling
 from sqlsched.storage.claims import DAMAGED, TIMING, abandon, release, timing_of_row
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.runs import pruned_us
@@ -54,6 +54,7 @@ def take_over(
             )
         abandoned = abandon(database, [owner.owner for owner in dead], now_us, "owner-died")
         release(database, [owner.owner for owner in dead])
+        telling.release(database, [owner.owner for owner in dead])
         database.execute(
             """UPDATE owners SET stopped_us = seen_us
                WHERE owner IN (SELECT value FROM json_each(?))""",

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlsched.exceptions import ScheduleNotFoundError
+from sqlsched.instants import format_us
 from sqlsched.serialization import shorten
 from sqlsched.storage.connection import Database, transaction
+from sqlsched.storage.hooks import hooked
 from sqlsched.storage.schedules import get
 
 STATUSES = (
@@ -36,6 +38,33 @@ class RunRow:
     reason: str | None
     last_us: int | None
     count: int
+
+    def to_json(self) -> dict[str, Any]:
+        """What `history --json`, and hooks, say of it."""
+        times = {
+            name: None if us is None else format_us(us)
+            for name, us in (
+                ("scheduled_for", self.scheduled_us),
+                ("started_at", self.started_us),
+                ("finished_at", self.finished_us),
+            )
+        }
+        result: dict[str, Any] = {
+            "run_id": str(self.run_id),
+            "schedule_id": self.schedule_id,
+            "task_name": self.task_name,
+            **times,
+            "status": self.status,
+            "attempt": self.attempt,
+            "trigger": self.trigger,
+            "exit_code": self.exit_code,
+            "error": self.error,
+            "reason": self.reason,
+        }
+        if self.last_us is not None:
+            last = {"last": format_us(self.last_us), "count": self.count}
+            result |= {"first": times["scheduled_for"], **last}
+        return result
 
 
 _COLUMNS = ", ".join(RunRow.__dataclass_fields__)
@@ -116,9 +145,10 @@ def trigger(database: Database, schedule_id: str, now_us: int) -> int:
     with transaction(database):
         task_name = get(database, schedule_id).schedule.task_name
         row = database.execute(
-            """INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, manual_key,
-                   trigger, status, due_us)
-               VALUES (?1, ?2, ?3, 1, ?4, 'manual', 'waiting', ?3) RETURNING run_id""",
+            f"""INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, manual_key,
+                   trigger, status, due_us, untold)
+               SELECT ?1, ?2, ?3, 1, ?4, 'manual', 'waiting', ?3, {hooked("schedules")}
+               FROM schedules WHERE schedule_id = ?1 RETURNING run_id""",
             (schedule_id, task_name, now_us, int.from_bytes(os.urandom(7)) + 1),
         ).fetchone()
         return int(row[0])

@@ -29,7 +29,8 @@ _SECONDS = {
 }
 _PLAIN = (
     *("schedule_id", "task_name", "task_id", "cron", "max_runs", "catchup_window", "coalesce"),
-    *("overlap", "retries", "note"),
+    *("overlap", "retries", "note", "on_success", "on_failure", "on_missed", "ping"),
+    "pause_on_failure",
 )
 _plain, _times, _seconds = attrgetter(*_PLAIN), attrgetter(*_TIMES), attrgetter(*_SECONDS)
 CONTENT = (*_PLAIN, *_JSON, "cron_offset", *_TIMES.values(), *_SECONDS.values())

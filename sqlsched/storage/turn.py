@@ -72,6 +72,7 @@ class Started(NamedTuple):
     timeout_s: int | None
     expires_us: int | None
     source: str
+    ping: str | None
 
     def message(self) -> TaskMessage:
         """What a broker gets for it; TypeError or ValueError if its row is damaged."""
@@ -163,5 +164,9 @@ class Turn:
     """Schedules that cannot be read, and why."""
     others: list[Owner] | None = None
     """The other schedulers that have not ended in order; None: as before."""
+    paused: list[tuple[str, int]] = field(default_factory=list)
+    """Schedules that were paused, and after how many failures in a row."""
+    untold: bool = False
+    """Whether hooks are to be told of ends."""
     next_us: int | None = None
     """When something is due next, as far as the ledger knows."""

@@ -12,7 +12,10 @@ from sqlsched.storage.turn import Finished
 
 from .bench import Bench, s
 
-SMALL = ("VIRTUAL TABLE", "CONSTANT ROW", "runs_cancel", "runs_held", "owners_serving")
+SMALL = (
+    *("VIRTUAL TABLE", "CONSTANT ROW", "runs_cancel", "runs_held", "owners_serving"),
+    *("runs_untold", "schedules_failing"),
+)
 """What may be gone through from end to end: our own arguments, and indexes with a few rows."""
 
 

@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from sqlsched.exceptions import InvalidScheduleError
+from sqlsched.field_checks import check_schedule_id
 from sqlsched.planner import Timing, jittered_us
-from sqlsched.scheduled_task import FIELD_NAMES, ScheduledTask, check_schedule_id, schedule_to_json
+from sqlsched.scheduled_task import FIELD_NAMES, ScheduledTask, schedule_to_json
 from sqlsched.serialization import dumps, loads, shorten
 from sqlsched.trigger import Trigger
 
