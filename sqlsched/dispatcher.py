@@ -11,6 +11,7 @@ from sqlsched.clock import Clock
 from sqlsched.exceptions import SendTaskError
 from sqlsched.instants import SECOND_US, format_us
 from sqlsched.intake import Intake
+from sqlsched.observer import Observer
 from sqlsched.scheduled_task import TaskMessage
 from sqlsched.storage.turn import Finished, Printed, Started
 
@@ -70,7 +71,9 @@ class Dispatcher:
         on_end: Callable[[], None],
         *,
         resend: bool = True,
+        observer: Observer | None = None,
     ) -> None:
+        self._observer = observer or Observer()
         self._broker = broker
         self._intake = intake
         self._clock = clock
@@ -219,6 +222,7 @@ class Dispatcher:
                 self._expire(flight, flight.run.timeout_s), context=contextvars.Context()
             )
         flight.sent = True
+        self._observer.sent(flight.run.schedule_id, self._clock.now_us() - flight.run.due_us)
         end = self._ended(flight, await self._broker.kick(flight.message))
         if flight.stopped_as:  # a task may swallow its cancellation; it was stopped anyway
             end = self._end(flight, *flight.stopped_as, code=end.exit_code)
@@ -294,6 +298,7 @@ class Dispatcher:
         self._leave(flight)
         self._refusals.pop(end.run_id, None)
         self._report.finished.append(end)
+        self._observer.ended(flight.run.schedule_id, end.status, end.finished_us)
         self._collect_output(flight, self._report)
         level = logging.INFO if end.status in _GOOD else logging.WARNING
         if log.isEnabledFor(level):

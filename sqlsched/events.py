@@ -3,14 +3,16 @@
 import logging
 
 from sqlsched.instants import format_us
+from sqlsched.observer import Observer
 from sqlsched.storage.turn import Turn
 
 log = logging.getLogger("sqlsched")
 
 
-def tell(turn: Turn) -> None:
-    """Log what a turn decided."""
+def tell(turn: Turn, observer: Observer) -> None:
+    """Log what a turn decided, and let who watches know of firings that did not run."""
     for unrun in turn.unrun:
+        observer.unrun(unrun.schedule_id, unrun.status, unrun.reason, unrun.count)
         log.warning(
             "%s %s: %d firing%s from %s on, %s",
             *(unrun.schedule_id, unrun.status, unrun.count, "s" if unrun.count > 1 else ""),

@@ -17,6 +17,7 @@ from sqlsched.feeds import Circumstances
 from sqlsched.instants import MINUTE_US, SECOND_US, from_us
 from sqlsched.intake import Intake
 from sqlsched.notifier import Notifier
+from sqlsched.observer import Observer
 from sqlsched.planner import Moment
 from sqlsched.settings import Settings
 from sqlsched.steps import Steps
@@ -54,6 +55,7 @@ class Loop:
         settings: Settings,
         wakeup: asyncio.Event,
         notifier: Notifier,
+        observer: Observer,
     ) -> None:
         self._ledger = ledger
         self._dispatcher = dispatcher
@@ -63,6 +65,8 @@ class Loop:
         self._settings = settings
         self._wakeup = wakeup
         self._notifier = notifier
+        self._observer = observer
+        observer.begin(lambda: dispatcher.going, lambda: len(self._backlog))
         self._stopping = False
         self._hurried = False
         self._backlog = Backlog()
@@ -207,7 +211,7 @@ class Loop:
         self._backlog.arm(turn.armed)
         self._backlog.wait_for_room(turn.roomless)
         self._backlog.revoke(turn.revoked)
-        tell(turn)
+        tell(turn, self._observer)
         self._dispatcher.launch(turn.started)
         self._notifier.started(turn.started)
         if turn.untold:

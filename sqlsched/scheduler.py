@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from sqlsched.intake import Intake, MergeFunction
 from sqlsched.loop import Loop
 from sqlsched.merge_functions import preserve_all
 from sqlsched.notifier import Notifier
+from sqlsched.observer import Observer
 from sqlsched.serialization import shorten
 from sqlsched.settings import Settings
 from sqlsched.storage import owners, recovery
@@ -47,6 +48,7 @@ class Options:
     delivery: str = "at-least-once"
     app_dir: Path = Path()
     """Where hooks run, and hooks that are tasks are imported from."""
+    observer: Observer = field(default_factory=Observer)
 
 
 class Scheduler:
@@ -209,13 +211,18 @@ class Scheduler:
             self.sources, self.merge_func, ledger, self.clock, self._start, resend=resend
         )
         dispatcher = Dispatcher(
-            self.broker, intake, self.clock, concurrency, self._wakeup.set, resend=resend
+            *(self.broker, intake, self.clock, concurrency, self._wakeup.set),
+            resend=resend,
+            observer=options.observer,
         )
         settings = settings.with_options(options.catchup_window, options.keep_seconds * SECOND_US)
         notifier = Notifier(
             ledger, peers.owner, self.clock, str(options.app_dir.absolute()), self._wakeup.set
         )
-        loop = Loop(ledger, dispatcher, peers, intake, self.clock, settings, self._wakeup, notifier)
+        loop = Loop(
+            *(ledger, dispatcher, peers, intake, self.clock, settings, self._wakeup, notifier),
+            observer=options.observer,
+        )
         self._loop, self._dispatcher = loop, dispatcher
         log.info("serving %s with %d at a time", self.database, concurrency)
         try:

@@ -17,12 +17,12 @@ PACKAGE = Path(__file__).parents[1] / "sqlsched"
 LAYERS = {
     "core": "exceptions serialization durations instants output timezones cron cron_fields bits "
     "scheduled_task field_checks trigger planner overlap merge_functions",
-    "ports": "abc clock run_context importing processes hook_task",
+    "ports": "abc clock run_context importing processes hook_task observer",
     "storage": "storage",
     "engine": "scheduler loop backlog dispatcher takeover feeds intake events settings steps "
     "hooks notifier",
     "user-held": "task kicker created_schedule testing",
-    "adapters": "sources brokers integrations exactly_once",
+    "adapters": "sources brokers integrations exactly_once metrics",
     "outermost": "cli __main__ examples sqlsched",
 }
 MAY_IMPORT = {
@@ -64,6 +64,7 @@ ONE_PLACE = {
     "celery": {"brokers.celery", "exactly_once.celery"},
     "click": {"cli"},
     "kombu": {"brokers.celery"},  # the part of Celery that sends
+    "prometheus_client": {"metrics"},
     "redis": {"sources.redis", "exactly_once.redis"},
     "tabulate": {"cli"},
     "taskiq": {

@@ -60,6 +60,9 @@ from sqlsched.serialization import shorten
     "--drain", metavar="DURATION", default="30s", help="Let tasks finish so long. Default 30s."
 )
 @click.option(
+    "--metrics", "metrics_at", metavar="[HOST:]PORT", help="Serve Prometheus metrics. Loopback."
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
@@ -86,6 +89,7 @@ def run(
     keep: str,
     accept_clock: bool,
     drain: str,
+    metrics_at: str | None,
     log_level: str,
     log_format: str,
 ) -> None:
@@ -108,19 +112,22 @@ def run(
     # The engine is heavy to import; no other command needs it.
     from sqlsched.cli.compose import compose
     from sqlsched.cli.logs import configure_logging
+    from sqlsched.cli.observing import observing
     from sqlsched.cli.serve import serve
     from sqlsched.scheduler import Options
 
     configure_logging(log_level, log_format)
-    options = Options(
-        concurrency=concurrency,
-        catchup_window=window,
-        drain_seconds=drain_seconds,
-        keep_seconds=keep_seconds,
-        accept_clock=accept_clock,
-        delivery=delivery,
-        app_dir=app_dir,
-    )
     scheduler = compose(invocation, scheduler_path, broker_name, app_dir, concurrency)
-    code = serve(scheduler, scheduler.run(skip_first_run, once, until_idle, options=options))
+    with observing(metrics_at, scheduler.database) as observer:
+        options = Options(
+            concurrency=concurrency,
+            catchup_window=window,
+            drain_seconds=drain_seconds,
+            keep_seconds=keep_seconds,
+            accept_clock=accept_clock,
+            delivery=delivery,
+            app_dir=app_dir,
+            observer=observer,
+        )
+        code = serve(scheduler, scheduler.run(skip_first_run, once, until_idle, options=options))
     raise click.exceptions.Exit(code)

@@ -89,6 +89,14 @@ def history(
     return (RunRow(*row) for row in rows)
 
 
+def last_successes(database: Database) -> dict[str, int]:
+    """When a run of each schedule last succeeded, microseconds since the epoch."""
+    rows = database.execute(
+        "SELECT schedule_id, max(finished_us) FROM runs WHERE status = 'succeeded' GROUP BY 1"
+    )
+    return dict(rows.fetchall())
+
+
 def has_history(database: Database, schedule_id: str) -> bool:
     """Whether the ledger knows this schedule, which may be gone."""
     query = "SELECT 1 FROM runs WHERE schedule_id = ? LIMIT 1"
