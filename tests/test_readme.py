@@ -183,7 +183,7 @@ def test_the_words_for_those_who_come_from_elsewhere_are_ours() -> None:
 
     table = README.partition("## Coming from elsewhere")[2].partition("\n## ")[0]
     ours = " ".join(row.split(" | ")[-1] for row in table.splitlines() if " | " in row)
-    named = set(re.findall(r"--[a-z-]+", ours))
+    named = set(re.findall(r"--[a-z][a-z-]+", ours))
     options = {flag for option in OPTIONS for flag in option.flags}
     known = options | {"--replace", "--broker", "--db", "--skip-first-run"}
     assert len(named) > 10
