@@ -21,7 +21,7 @@ from sqlsched.observer import Observer
 from sqlsched.planner import Moment
 from sqlsched.settings import Settings
 from sqlsched.steps import Steps
-from sqlsched.storage import claims, recovery, runs
+from sqlsched.storage import claims, recovery, runs, set_back
 from sqlsched.storage.claims import FOREVER_US
 from sqlsched.storage.connection import DamagedDatabaseError
 from sqlsched.storage.ledger import Ledger
@@ -356,7 +356,7 @@ class Loop:
         self._seen_us = self._prune_from_us = 0
         self._intake.clock_set_back()
         try:
-            await self._ledger.run(recovery.pull_back, now_us)
+            await self._ledger.run(set_back.pull_back, now_us)
         except DamagedDatabaseError:
             raise
         except StorageError as error:

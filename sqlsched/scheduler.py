@@ -23,7 +23,7 @@ from sqlsched.notifier import Notifier
 from sqlsched.observer import Observer
 from sqlsched.serialization import shorten
 from sqlsched.settings import Settings
-from sqlsched.storage import owners, recovery
+from sqlsched.storage import owners, set_back
 from sqlsched.storage.connection import default_path
 from sqlsched.storage.ledger import Ledger
 from sqlsched.takeover import Peers
@@ -261,7 +261,7 @@ class Scheduler:
                 *(format_us(now_us), format_us(highest_us)),
             )
             await self._sleep_until(highest_us - CLOCK_TOLERANCE_US)
-        await ledger.run(recovery.pull_back, self.clock.now_us())
+        await ledger.run(set_back.pull_back, self.clock.now_us())
 
     async def _sleep_until(self, until_us: int) -> None:
         while self.clock.now_us() < until_us and not self._stop_requested:

@@ -1,4 +1,4 @@
-"""Taking over from the dead, giving back, pulling back after a step of the clock, forgetting."""
+"""Taking over from the dead, giving back, forgetting."""
 
 import pytest
 
@@ -6,16 +6,7 @@ from sqlsched.instants import from_us
 from sqlsched.storage import changes, owners, recovery, runs
 from sqlsched.storage.recovery import Orphan
 
-from .bench import Bench, Scheduler, s, times
-
-
-def ran(scheduler: Scheduler, at: float) -> int:
-    """Start what is due and end it well; the last run's id."""
-    started = scheduler.turn(at, since=at - 1).started
-    for run in started:
-        scheduler.finish(run, at + 1)
-    return started[-1].run_id
-
+from .bench import Bench, ran, s, times
 
 # -- the dead -------------------------------------------------------------------------------------
 
@@ -89,59 +80,6 @@ def test_who_leaves_in_order_gives_back_its_claims_and_is_not_missed(bench: Benc
     owners.unregister(leaving.database, leaving.owner, s(-0.2))
     turn = other.turn(0)
     assert (times(turn), turn.others) == ([0], [])
-
-
-# -- a clock that was put back --------------------------------------------------------------------
-
-
-def test_after_a_step_back_nothing_is_parked_in_the_future_and_nothing_runs_twice(
-    bench: Bench,
-) -> None:
-    bench.add()
-    scheduler = bench.scheduler()
-    for minute in range(5):
-        ran(scheduler, 60 * minute)
-    assert recovery.pull_back(bench.database, s(90)) == 1
-    assert bench.next() == 120
-    assert [times(scheduler.turn(60 * minute, since=0)) for minute in range(2, 6)] == [
-        *([], [], []),
-        [300],
-    ]
-
-
-def test_a_step_back_moves_no_one_shot_and_nothing_that_is_in_its_place(bench: Bench) -> None:
-    bench.add("once", time=from_us(s(500)))
-    bench.add("regular")
-    assert recovery.pull_back(bench.database, s(-90)) == 0
-    assert (bench.next("once"), bench.next("regular")) == (500, 0)
-
-
-def test_a_step_back_leaves_a_pause_in_force(bench: Bench) -> None:
-    bench.add()
-    ran(bench.scheduler(), 0)
-    changes.pause(bench.database, ["job"], s(10))
-    recovery.pull_back(bench.database, s(-30))
-    assert bench.ask("SELECT next_us, wake_us FROM schedules") == [(s(0), None)]
-
-
-def test_a_step_back_repeats_nothing_that_the_ledger_has_forgotten(bench: Bench) -> None:
-    bench.add()
-    scheduler = bench.scheduler()
-    for minute in range(5):
-        ran(scheduler, 60 * minute)
-    assert runs.prune(bench.database, s(200), 100) == 4
-    recovery.pull_back(bench.database, s(30))
-    assert bench.next() == 240
-    assert [times(scheduler.turn(at, since=0)) for at in (60, 180, 240, 300)] == [[], [], [], [300]]
-
-
-def test_a_damaged_row_keeps_no_other_from_being_pulled_back(bench: Bench) -> None:
-    bench.add("bad", cron="* * * * *")
-    bench.add("good")
-    ran(bench.scheduler(), 0)
-    bench.database.execute("UPDATE schedules SET cron = 'nonsense' WHERE schedule_id = 'bad'")
-    assert recovery.pull_back(bench.database, s(-30)) == 1
-    assert bench.next("good") == 0
 
 
 # -- forgetting -----------------------------------------------------------------------------------

@@ -1,0 +1,74 @@
+"""Once the clock was put back, nothing waits for longer than if it had shown this time before."""
+
+from sqlsched.instants import from_us
+from sqlsched.storage import changes, runs, set_back
+
+from .bench import Bench, ran, s, times
+
+
+def test_after_a_step_back_nothing_is_parked_in_the_future_and_nothing_runs_twice(
+    bench: Bench,
+) -> None:
+    bench.add()
+    scheduler = bench.scheduler()
+    for minute in range(5):
+        ran(scheduler, 60 * minute)
+    assert set_back.pull_back(bench.database, s(90)) == 1
+    assert bench.next() == 120
+    assert [times(scheduler.turn(60 * minute, since=0)) for minute in range(2, 6)] == [
+        *([], [], []),
+        [300],
+    ]
+
+
+def test_a_step_back_moves_no_one_shot_and_nothing_that_is_in_its_place(bench: Bench) -> None:
+    bench.add("once", time=from_us(s(500)))
+    bench.add("regular")
+    assert set_back.pull_back(bench.database, s(-90)) == 0
+    assert (bench.next("once"), bench.next("regular")) == (500, 0)
+
+
+def test_a_step_back_leaves_a_pause_in_force(bench: Bench) -> None:
+    bench.add()
+    ran(bench.scheduler(), 0)
+    changes.pause(bench.database, ["job"], s(10))
+    set_back.pull_back(bench.database, s(-30))
+    assert bench.ask("SELECT next_us, wake_us FROM schedules") == [(s(0), None)]
+
+
+def test_a_step_back_repeats_nothing_that_the_ledger_has_forgotten(bench: Bench) -> None:
+    bench.add()
+    scheduler = bench.scheduler()
+    for minute in range(5):
+        ran(scheduler, 60 * minute)
+    assert runs.prune(bench.database, s(200), 100) == 4
+    set_back.pull_back(bench.database, s(30))
+    assert bench.next() == 240
+    assert [times(scheduler.turn(at, since=0)) for at in (60, 180, 240, 300)] == [[], [], [], [300]]
+
+
+def test_a_damaged_row_keeps_no_other_from_being_pulled_back(bench: Bench) -> None:
+    bench.add("bad", cron="* * * * *")
+    bench.add("good")
+    ran(bench.scheduler(), 0)
+    bench.database.execute("UPDATE schedules SET cron = 'nonsense' WHERE schedule_id = 'bad'")
+    assert set_back.pull_back(bench.database, s(-30)) == 1
+    assert bench.next("good") == 0
+
+
+def test_an_interval_made_by_a_clock_that_was_put_back_goes_on_in_its_steps(bench: Bench) -> None:
+    bench.add("interval", at=3600, interval=600)
+    assert bench.next("interval") == 4200
+    assert set_back.pull_back(bench.database, s(-6250)) == 1
+    assert bench.next("interval") == -6000
+    scheduler = bench.scheduler()
+    ran(scheduler, -6000)
+    ran(scheduler, -5400)
+    assert bench.next("interval") == -4800
+
+
+def test_an_interval_with_a_start_waits_for_it_whatever_the_clock_shows(bench: Bench) -> None:
+    bench.add()
+    ran(bench.scheduler(), 0)
+    set_back.pull_back(bench.database, s(-86_400))
+    assert bench.next() == 0
