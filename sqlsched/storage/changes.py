@@ -99,13 +99,22 @@ def _refuse(database: Database, ids: Sequence[str], condition: str, what: str) -
 
 
 def record(
-    database: Database, schedule_id: str, task_name: str, stretch: Stretch, now_us: int
-) -> None:
-    """Write one row for firings that never ran.
+    database: Database,
+    schedule_id: str,
+    task_name: str,
+    stretch: Stretch,
+    trigger: Trigger,
+    now_us: int,
+) -> Stretch | None:
+    """Write one row for firings that never ran; what the ledger has of them, or None.
 
     Its attempt is 0, so that it takes no firing's identity: should the clock be put back, those
-    firings can still run.
+    firings can still run. Of those that did, before a clock that was put back went on, it says
+    nothing.
     """
+    unrun = _without_runs(database, schedule_id, stretch, trigger)
+    if unrun is None:
+        return None
     database.execute(
         f"""INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, trigger, status,
                reason, due_us, last_us, count, finished_us, untold)
@@ -115,10 +124,36 @@ def record(
            ON CONFLICT DO UPDATE SET status = excluded.status, reason = excluded.reason,
                last_us = max(last_us, excluded.last_us), count = max(count, excluded.count)""",
         (
-            *(schedule_id, task_name, stretch.first_us, stretch.status, stretch.reason),
-            *(stretch.last_us, stretch.count, now_us),
+            *(schedule_id, task_name, unrun.first_us, unrun.status, unrun.reason),
+            *(unrun.last_us, unrun.count, now_us),
         ),
     )
+    return unrun
+
+
+def _without_runs(
+    database: Database, schedule_id: str, stretch: Stretch, trigger: Trigger
+) -> Stretch | None:
+    ran, last_us = count_ran(database, schedule_id, stretch.first_us, stretch.last_us)
+    if not ran:
+        return stretch
+    if ran >= stretch.count:
+        return None
+    first_us: int | None = stretch.first_us
+    if trigger.count(stretch.first_us, last_us) == ran:  # those at the beginning, as a rule
+        first_us = trigger.next_us(last_us)
+    return replace(stretch, first_us=first_us or stretch.first_us, count=stretch.count - ran)
+
+
+def count_ran(database: Database, schedule_id: str, first_us: int, last_us: int) -> tuple[int, int]:
+    """How many firings of a span of time the ledger has as runs, and the last of them."""
+    row: tuple[int, int] = database.execute(
+        """SELECT count(*), coalesce(max(scheduled_us), 0) FROM runs
+           WHERE schedule_id = ? AND scheduled_us BETWEEN ? AND ?
+           AND attempt = 1 AND manual_key = 0""",
+        (schedule_id, first_us, last_us),
+    ).fetchone()
+    return row
 
 
 def next_columns(
@@ -219,8 +254,9 @@ def account(
     stretches = settle(there.trigger, there.next_us, now_us, status, reason)
     if there.paused_us is not None and there.trigger.recurring:
         stretches, _ = resume(there.trigger, there.next_us, there.paused_us, now_us)
+    schedule = there.schedule
     for stretch in stretches:
-        record(database, there.schedule.schedule_id, there.schedule.task_name, stretch, now_us)
+        record(database, schedule.schedule_id, schedule.task_name, stretch, there.trigger, now_us)
 
 
 def pause_within(database: Database, ids: Sequence[str], now_us: int) -> None:
@@ -238,7 +274,7 @@ def _resume(database: Database, there: StoredSchedule, paused_us: int, now_us: i
     schedule_id = there.schedule.schedule_id
     stretches, next_us = resume(there.trigger, there.next_us, paused_us, now_us)
     for stretch in stretches:
-        record(database, schedule_id, there.schedule.task_name, stretch, now_us)
+        record(database, schedule_id, there.schedule.task_name, stretch, there.trigger, now_us)
     values: dict[str, Any] = next_columns(schedule_id, there.schedule, there.anchor_us, next_us)
     database.execute(
         """UPDATE schedules SET paused_us = NULL, failures = 0, next_us = :next_us,

@@ -244,8 +244,11 @@ def _claim_firings(
         common = (request.owner, wants_telling)
         runs += [_run(schedule_id, task_name, firing, *common) for firing in found.firings]
         for stretch in found.stretches:
-            record(database, schedule_id, task_name, stretch, request.moment.now_us)
-            result.unrun.append(_unrun(schedule_id, stretch))
+            recorded = record(
+                *(database, schedule_id, task_name, stretch, timing.trigger, request.moment.now_us)
+            )
+            if recorded is not None:
+                result.unrun.append(_unrun(schedule_id, recorded))
         wake = found.next_us
         if wake is not None and timing.jitter_s is not None:
             wake = jittered_us(schedule_id, timing, wake)

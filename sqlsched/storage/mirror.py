@@ -147,9 +147,12 @@ def _change(database: Database, schedule: ScheduledTask, row: _Row, now_us: int)
     if schedule.paused and not was_declared_paused:
         paused_us = now_us if paused_us is None else paused_us
     elif was_declared_paused and not schedule.paused and paused_us is not None:
-        stretches, next_us = resume(schedule.trigger(_ANCHOR_US), next_us, paused_us, now_us)
+        trigger = schedule.trigger(_ANCHOR_US)
+        stretches, next_us = resume(trigger, next_us, paused_us, now_us)
         for stretch in stretches:
-            changes.record(database, schedule.schedule_id, schedule.task_name, stretch, now_us)
+            changes.record(
+                *(database, schedule.schedule_id, schedule.task_name, stretch, trigger, now_us)
+            )
         paused_us = None
     values = row | changes.next_columns(schedule.schedule_id, schedule, _ANCHOR_US, next_us)
     values["paused_us"] = paused_us
@@ -189,14 +192,15 @@ def adopt(
                 refused.append(schedule_id)
                 continue
             _keep(database, source, claim, now_us)
+            task_name, trigger = claim.schedule.task_name, claim.schedule.trigger(claim.anchor_us)
             for stretch in claim.stretches:
-                changes.record(database, schedule_id, claim.schedule.task_name, stretch, now_us)
+                changes.record(database, schedule_id, task_name, stretch, trigger, now_us)
             for firing in claim.firings:
                 if schedule_id in merged_out:
                     skipped = Stretch(
                         firing.scheduled_us, firing.scheduled_us, 1, "skipped", "merged"
                     )
-                    changes.record(database, schedule_id, claim.schedule.task_name, skipped, now_us)
+                    changes.record(database, schedule_id, task_name, skipped, trigger, now_us)
                 else:
                     _wait(database, claim.schedule, firing)
     return refused

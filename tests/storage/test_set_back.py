@@ -72,3 +72,38 @@ def test_an_interval_with_a_start_waits_for_it_whatever_the_clock_shows(bench: B
     ran(bench.scheduler(), 0)
     set_back.pull_back(bench.database, s(-86_400))
     assert bench.next() == 0
+
+
+def test_what_ran_before_a_step_back_is_not_missed_when_the_clock_leaps_over_it(
+    bench: Bench,
+) -> None:
+    bench.add()
+    scheduler = bench.scheduler()
+    for minute in range(5):
+        ran(scheduler, 60 * minute)
+    set_back.pull_back(bench.database, s(90))
+    turn = scheduler.turn(600)
+    assert times(turn) == [600]
+    assert bench.unrun() == [(300, 540, 5, "missed", "outside-catchup-window")]
+    assert [unrun.count for unrun in turn.unrun] == [5]
+
+
+def test_a_leap_over_nothing_but_what_ran_is_on_no_record(bench: Bench) -> None:
+    bench.add()
+    scheduler = bench.scheduler()
+    for minute in range(5):
+        ran(scheduler, 60 * minute)
+    set_back.pull_back(bench.database, s(-90))
+    assert times(scheduler.turn(230)) == []
+    assert bench.unrun() == []
+    ran(scheduler, 300)
+
+
+def test_what_ran_amid_a_stretch_is_left_out_of_its_count(bench: Bench) -> None:
+    bench.add()
+    scheduler = bench.scheduler()
+    ran(scheduler, 120)
+    set_back.pull_back(bench.database, s(-90))
+    bench.database.execute("DELETE FROM runs WHERE attempt = 0")
+    scheduler.turn(299)
+    assert bench.unrun() == [(0, 180, 3, "missed", "outside-catchup-window")]
