@@ -1,16 +1,23 @@
 """Mending the ledger after the clock was put back: nothing waits for longer than if the clock had
-shown this time all along. What ran stays in the ledger, and is not repeated.
+shown this time all along.
+
+What ran stays in the ledger, and is not repeated. Of the time that comes again it says nothing
+else: what it had given up of it, as missed or skipped, can run after all.
 """
 
+import json
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from sqlsched.instants import SECOND_US
 from sqlsched.planner import DEFAULT_RETRY_DELAY_S, jittered_us
+from sqlsched.storage.changes import count_ran
 from sqlsched.storage.claims import DAMAGED, TIMING, timing_of_row
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.runs import pruned_us
 from sqlsched.storage.starts import is_going
+from sqlsched.trigger import Trigger
 
 
 def pull_back(database: Database, now_us: int) -> int:
@@ -19,16 +26,58 @@ def pull_back(database: Database, now_us: int) -> int:
     Returns how many schedules were moved.
     """
     with transaction(database):
-        moved = _pull_back_schedules(database, max(now_us, pruned_us(database)))
+        reopened = _reopen(database, now_us)
+        moved = _pull_back_schedules(database, max(now_us, pruned_us(database)), reopened)
         _pull_back_retries(database, now_us)
     return moved
 
 
-def _pull_back_schedules(database: Database, after_us: int) -> int:
+def _reopen(database: Database, now_us: int) -> list[str]:
+    """Take back what is on record as not run and lies ahead; the ids of its schedules."""
+    rows = database.execute(
+        f"""SELECT run_id, schedule_id, scheduled_us, last_us, count, {TIMING}
+            FROM runs JOIN schedules USING (schedule_id)
+            WHERE attempt = 0 AND last_us > ? AND shared = 0""",
+        (now_us,),
+    ).fetchall()
+    reopened = []
+    for run_id, schedule_id, first_us, last_us, count, *columns in rows:
+        with suppress(*DAMAGED):
+            trigger = timing_of_row(*columns).trigger
+            # If not, it is about firings that the schedule had before an edit.
+            if count == _unrun(database, schedule_id, trigger, first_us, last_us):
+                last_us = trigger.previous_us(now_us + 1)
+                left = _unrun(database, schedule_id, trigger, first_us, last_us)
+                _shorten(database, run_id, last_us, left)
+                reopened.append(schedule_id)
+    return reopened
+
+
+def _unrun(
+    database: Database, schedule_id: str, trigger: Trigger, first_us: int, last_us: int | None
+) -> int:
+    if last_us is None or last_us < first_us:
+        return 0
+    return trigger.count(first_us, last_us) - count_ran(database, schedule_id, first_us, last_us)[0]
+
+
+def _shorten(database: Database, run_id: int, last_us: int | None, count: int) -> None:
+    if count:
+        database.execute(
+            "UPDATE runs SET last_us = ?, count = ? WHERE run_id = ?", (last_us, count, run_id)
+        )
+    else:
+        database.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
+
+
+def _pull_back_schedules(database: Database, after_us: int, reopened: Sequence[str]) -> int:
+    # One that was over has firings to come again if some were given up.
     rows = database.execute(
         f"""SELECT schedule_id, next_us, anchor_us, {TIMING} FROM schedules
-            WHERE next_us > ? AND time_us IS NULL AND shared = 0""",
-        (after_us,),
+            WHERE shared = 0 AND (next_us > ? AND time_us IS NULL
+                OR schedule_id IN (SELECT value FROM json_each(?))
+                AND (max_runs IS NULL OR dispatched < max_runs))""",
+        (after_us, json.dumps(reopened)),
     ).fetchall()
     moves = []
     for schedule_id, next_us, anchor_us, *columns in rows:
@@ -36,7 +85,7 @@ def _pull_back_schedules(database: Database, after_us: int) -> int:
             timing = timing_of_row(*columns)
             trigger = timing.trigger.counted_from(after_us)
             natural = trigger.next_us(after_us)
-            if natural is not None and natural < next_us:
+            if natural is not None and (next_us is None or natural < next_us):
                 wake_us = jittered_us(schedule_id, replace(timing, trigger=trigger), natural)
                 if trigger != timing.trigger:
                     anchor_us = trigger.anchor_us

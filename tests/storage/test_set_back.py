@@ -1,5 +1,7 @@
 """Once the clock was put back, nothing waits for longer than if it had shown this time before."""
 
+from dataclasses import replace
+
 from sqlsched.instants import from_us
 from sqlsched.storage import changes, runs, set_back
 
@@ -104,6 +106,65 @@ def test_what_ran_amid_a_stretch_is_left_out_of_its_count(bench: Bench) -> None:
     scheduler = bench.scheduler()
     ran(scheduler, 120)
     set_back.pull_back(bench.database, s(-90))
-    bench.database.execute("DELETE FROM runs WHERE attempt = 0")
     scheduler.turn(299)
     assert bench.unrun() == [(0, 180, 3, "missed", "outside-catchup-window")]
+
+
+def test_what_was_given_up_and_lies_ahead_again_is_taken_off_the_record_and_runs(
+    bench: Bench,
+) -> None:
+    bench.add()
+    scheduler = bench.scheduler()
+    scheduler.finish(*scheduler.turn(600).started, 600)
+    assert bench.unrun() == [(0, 540, 10, "missed", "outside-catchup-window")]
+    set_back.pull_back(bench.database, s(200))
+    assert bench.unrun() == [(0, 180, 4, "missed", "outside-catchup-window")]
+    for second in (240, 300):
+        ran(scheduler, second)
+    scheduler.turn(1200)
+    assert bench.unrun()[1:] == [(360, 1140, 13, "missed", "outside-catchup-window")]
+
+
+def test_of_a_time_before_the_first_firing_nothing_is_left_on_record(bench: Bench) -> None:
+    bench.add()
+    bench.scheduler().turn(630)
+    set_back.pull_back(bench.database, s(-200))
+    assert (bench.unrun(), bench.runs()) == ([], [(600, 1, "running")])
+
+
+def test_a_schedule_that_was_over_goes_on_with_what_it_had_given_up(bench: Bench) -> None:
+    bench.add(end=from_us(s(300)))
+    bench.add("once", time=from_us(s(300)), catchup_window=60)
+    scheduler = bench.scheduler()
+    assert times(scheduler.turn(1000)) == []
+    assert (bench.next(), bench.next("once")) == (None, None)
+    set_back.pull_back(bench.database, s(200))
+    assert (bench.next(), bench.next("once")) == (240, 300)
+    assert bench.unrun("once") == []
+    ran(scheduler, 240)
+    assert times(scheduler.turn(300)) == [300, 300]
+
+
+def test_a_one_shot_that_ran_is_done_for_good(bench: Bench) -> None:
+    bench.add("once", time=from_us(s(300)))
+    ran(bench.scheduler(), 300)
+    set_back.pull_back(bench.database, s(200))
+    assert bench.next("once") is None
+
+
+def test_a_schedule_that_has_had_all_its_runs_stays_over(bench: Bench) -> None:
+    bench.add(max_runs=1)
+    ran(bench.scheduler(), 300)
+    set_back.pull_back(bench.database, s(200))
+    assert bench.unrun() == [(0, 180, 4, "missed", "outside-catchup-window")]
+    assert bench.next() is None
+
+
+def test_what_a_schedule_missed_before_an_edit_stays_on_record(bench: Bench) -> None:
+    bench.add()
+    bench.scheduler().turn(630)
+    edited = lambda schedule: replace(schedule, interval=90, end=from_us(s(5000)))  # noqa: E731
+    changes.edit(bench.database, "job", edited, s(640))
+    set_back.pull_back(bench.database, s(200))
+    assert bench.unrun() == [(0, 540, 10, "missed", "outside-catchup-window")]
+    assert bench.next() == 270
