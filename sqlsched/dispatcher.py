@@ -12,12 +12,12 @@ from sqlsched.exceptions import SendTaskError
 from sqlsched.instants import SECOND_US, format_us
 from sqlsched.intake import Intake
 from sqlsched.observer import Observer
+from sqlsched.planner import MAX_REFUSAL_DELAY_S
 from sqlsched.scheduled_task import TaskMessage
 from sqlsched.storage.turn import Finished, Printed, Started
 
 log = logging.getLogger("sqlsched")
 
-MAX_REFUSAL_DELAY_S = 30
 FLUSH_SECONDS = 1.0
 """How often the output of a run that goes on is put on record, for `logs --follow`."""
 

@@ -357,6 +357,7 @@ class Loop:
         self._intake.clock_set_back()
         try:
             await self._ledger.run(set_back.pull_back, now_us)
+            self._backlog.rearm(await self._ledger.run(set_back.claimed, self._peers.owner))
         except DamagedDatabaseError:
             raise
         except StorageError as error:

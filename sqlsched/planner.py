@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 DEFAULT_CATCHUP_S = 60
 DEFAULT_RETRY_DELAY_S = 10
 MAX_RETRY_DELAY_S = 30 * 86_400
+MAX_REFUSAL_DELAY_S = 30
+"""A broker that refuses a run is asked again within this time."""
 
 
 @dataclass(frozen=True, slots=True)

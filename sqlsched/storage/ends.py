@@ -5,7 +5,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlsched.planner import retry_due_us
+from sqlsched.instants import SECOND_US
+from sqlsched.planner import MAX_REFUSAL_DELAY_S, retry_due_us
 from sqlsched.storage.changes import pause_within
 from sqlsched.storage.connection import Database
 from sqlsched.storage.turn import Armed, Finished, Request, Turn
@@ -19,6 +20,8 @@ def finish(database: Database, request: Request, result: Turn) -> None:
             [(pid, started, run_id, request.owner) for run_id, pid, started in request.processes],
         )
     for run_id, due_us in request.refused:
+        # The clock may have been put back since.
+        due_us = min(due_us, request.moment.now_us + MAX_REFUSAL_DELAY_S * SECOND_US)
         _take_back(database, request.owner, run_id, due_us, result)
     if request.finished:
         _record_ends(database, request, result)

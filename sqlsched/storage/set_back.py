@@ -16,20 +16,28 @@ from sqlsched.storage.changes import count_ran
 from sqlsched.storage.claims import DAMAGED, TIMING, timing_of_row
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.runs import pruned_us
-from sqlsched.storage.starts import is_going
+from sqlsched.storage.turn import Armed
 from sqlsched.trigger import Trigger
 
 
 def pull_back(database: Database, now_us: int) -> int:
-    """No schedule waits for a time beyond its natural next one, and no retry beyond its delay.
+    """No schedule waits for a time beyond its natural next one, and no run beyond its delay.
 
     Returns how many schedules were moved.
     """
     with transaction(database):
         reopened = _reopen(database, now_us)
         moved = _pull_back_schedules(database, max(now_us, pruned_us(database)), reopened)
-        _pull_back_retries(database, now_us)
+        _pull_back_runs(database, now_us)
     return moved
+
+
+def claimed(database: Database, owner: int) -> list[Armed]:
+    """What a scheduler has claimed and not started, and when that is due now."""
+    rows = database.execute(
+        "SELECT run_id, due_us FROM runs WHERE owner = ? AND status = 'claimed'", (owner,)
+    )
+    return [Armed(*row) for row in rows]
 
 
 def _reopen(database: Database, now_us: int) -> list[str]:
@@ -98,14 +106,21 @@ def _pull_back_schedules(database: Database, after_us: int, reopened: Sequence[s
     return len(moves)
 
 
-def _pull_back_retries(database: Database, now_us: int) -> None:
-    """No retry is further off than its delay."""
+def _pull_back_runs(database: Database, now_us: int) -> None:
+    """No retry is further off than its delay, and what a broker refused, or somebody triggered,
+    goes at once; a firing that was claimed ahead of its time waits for that."""
     database.execute(
-        f"""UPDATE runs SET due_us = min(due_us, ? + (
-                SELECT coalesce(retry_delay_s, {DEFAULT_RETRY_DELAY_S}) FROM schedules
-                WHERE schedules.schedule_id = runs.schedule_id
-            ) * {SECOND_US} * (1 << min(attempt - 2, 20)))
-            WHERE {is_going("runs")} AND status = 'waiting' AND attempt > 1
-            AND schedule_id IN (SELECT schedule_id FROM schedules)""",
+        f"""UPDATE runs SET due_us = min(due_us, CASE
+                WHEN attempt > 1 THEN ?1 + {SECOND_US} * (1 << min(attempt - 2, 20)) * (
+                    SELECT coalesce(max(retry_delay_s), {DEFAULT_RETRY_DELAY_S}) FROM schedules
+                    WHERE schedules.schedule_id = runs.schedule_id)
+                WHEN manual_key != 0 THEN ?1
+                ELSE max(?1, scheduled_us + {SECOND_US} * (
+                    SELECT coalesce(max(jitter_s), 0) FROM schedules
+                    WHERE schedules.schedule_id = runs.schedule_id)) END)
+            WHERE run_id IN (
+                SELECT run_id FROM runs WHERE status = 'waiting' AND held = 0 AND due_us > ?1
+                UNION ALL SELECT run_id FROM runs WHERE status = 'claimed' AND due_us > ?1
+                AND owner IN (SELECT owner FROM owners WHERE stopped_us IS NULL))""",
         (now_us,),
     )

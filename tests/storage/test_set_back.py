@@ -168,3 +168,27 @@ def test_what_a_schedule_missed_before_an_edit_stays_on_record(bench: Bench) -> 
     set_back.pull_back(bench.database, s(200))
     assert bench.unrun() == [(0, 540, 10, "missed", "outside-catchup-window")]
     assert bench.next() == 270
+
+
+def due(bench: Bench) -> list[float]:
+    return bench.ask("SELECT (due_us - ?) / 1e6 FROM runs ORDER BY run_id", s(0))
+
+
+def test_no_run_waits_longer_than_its_delay_and_no_firing_goes_before_its_time(
+    bench: Bench,
+) -> None:
+    bench.add("refused", end=from_us(s(0)))
+    bench.add("ahead", time=from_us(s(20.5)))
+    bench.add("manual", time=from_us(s(10**6)))
+    scheduler = bench.scheduler()
+    (run,) = scheduler.turn(0).started
+    scheduler.turn(15, refused=[(run.run_id, s(45))])
+    runs.trigger(bench.database, "manual", s(20))
+    scheduler.turn(20, room=0)
+    assert due(bench) == [45, 20, 20.5]
+    set_back.pull_back(bench.database, s(10))
+    assert due(bench) == [10, 10, 20.5]
+    set_back.pull_back(bench.database, s(-10))
+    assert due(bench) == [0, -10, 20.5]
+    claimed = set_back.claimed(bench.database, scheduler.owner)
+    assert sorted(us for _, us in claimed) == [s(0), s(20.5)]

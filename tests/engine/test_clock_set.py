@@ -1,0 +1,83 @@
+"""The clock is set while the engine runs, or was set while nothing ran."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlsched import (
+    InProcessBroker,
+    RunOutcome,
+    ScheduledTask,
+    Scheduler,
+    ScheduleSource,
+    SendTaskError,
+)
+from sqlsched.scheduled_task import TaskMessage
+from tests.engine.conftest import START, World
+
+MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+
+
+@asynccontextmanager
+async def served(
+    world: World, scheduler: Scheduler | None = None, **how: Any
+) -> AsyncIterator[Scheduler]:
+    """Serve while the test goes on, and stops or sets the clock."""
+    scheduler = scheduler or world.scheduler()
+    serving = asyncio.create_task(scheduler.run(**how))
+    for _ in range(5):  # until it is at work, and time stands still
+        await asyncio.sleep(0)
+    yield scheduler
+    scheduler.stop()
+    await serving
+
+
+class Reluctant(InProcessBroker):
+    """Takes nothing until it is told to."""
+
+    takes = False
+
+    async def kick(self, message: TaskMessage) -> RunOutcome:
+        if not self.takes:
+            raise SendTaskError("not yet")
+        return await super().kick(message)
+
+
+class Listed(ScheduleSource):
+    def __init__(self) -> None:
+        self.asked: list[datetime] = []
+
+    async def get_schedules(self) -> list[ScheduledTask]:
+        assert self.clock is not None
+        self.asked.append(self.clock.now())
+        return []
+
+
+async def test_a_refused_run_is_offered_again_though_the_clock_is_put_back(world: World) -> None:
+    world.broker = broker = Reluctant()
+    world.task("note", world._note)
+    await world.add(time=START)
+    async with served(world):
+        await world.clock.sleep(7200)
+        world.clock.set_back(HOUR)
+        await world.clock.sleep(40)
+        broker.takes = True
+        await world.clock.sleep(40)
+    assert [row.status for row in world.history()] == ["succeeded"]
+
+
+async def test_a_refused_run_that_was_given_back_is_offered_again_too(world: World) -> None:
+    world.broker = broker = Reluctant()
+    world.task("note", world._note)
+    await world.add(time=START)
+    async with served(world):
+        await world.clock.sleep(7200)
+    world.clock.set_back(HOUR)
+    broker.takes = True
+    async with served(world):
+        await world.clock.sleep(5)
+    assert [row.status for row in world.history()] == ["succeeded"]
