@@ -202,11 +202,12 @@ def _fate(
 def abandon(database: Database, owners: Sequence[int], now_us: int, reason: str) -> list[int]:
     """End what these schedulers had started, as nobody knows how far it got; the runs' ids."""
     rows = database.execute(
-        f"""UPDATE runs SET status = 'abandoned', finished_us = ?, reason = ?,
+        f"""UPDATE runs SET status = 'abandoned', reason = ?,
+               finished_us = max(coalesce(started_us, 0), ?),
                error = 'the sqlsched process that ran it is gone'
            WHERE {is_going("runs")} AND status IN ('running', 'sending')
            AND owner IN (SELECT value FROM json_each(?)) RETURNING run_id""",
-        (now_us, reason, json.dumps(list(owners))),
+        (reason, now_us, json.dumps(list(owners))),
     )
     return [row[0] for row in rows.fetchall()]
 

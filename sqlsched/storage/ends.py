@@ -2,7 +2,6 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
 from typing import Any
 
 from sqlsched.instants import SECOND_US
@@ -49,7 +48,7 @@ def _record_ends(database: Database, request: Request, result: Turn) -> None:
     for how, ends in alike.items():
         database.execute(
             """UPDATE runs SET status = ?, exit_code = ?, error = ?, reason = ?,
-                   finished_us = json_extract(ended.value, '$[1]')
+                   finished_us = max(coalesce(started_us, 0), json_extract(ended.value, '$[1]'))
                FROM json_each(?) AS ended WHERE run_id = json_extract(ended.value, '$[0]')""",
             (*how, json.dumps(ends)),
         )
@@ -57,7 +56,8 @@ def _record_ends(database: Database, request: Request, result: Turn) -> None:
         if end.run_id not in ours:
             result.lost.append(end.run_id)
         elif end.status in {"failed", "timed_out"}:
-            _plan_retry(database, end, now_us, result)
+            # The clock may have been put back since.
+            _plan_retry(database, end, min(end.finished_us, now_us), result)
     _forget_failures(
         database, [e.run_id for e in finished if e.status == "succeeded" and e.run_id in ours]
     )
@@ -82,7 +82,7 @@ def _take_back(database: Database, owner: int, run_id: int, due_us: int, result:
     )
 
 
-def _plan_retry(database: Database, end: Finished, now_us: int, result: Turn) -> None:
+def _plan_retry(database: Database, end: Finished, ended_us: int, result: Turn) -> None:
     row = database.execute(
         """SELECT schedule_id, retries, retry_delay_s, attempt FROM runs
            JOIN schedules USING (schedule_id) WHERE run_id = ?""",
@@ -91,9 +91,9 @@ def _plan_retry(database: Database, end: Finished, now_us: int, result: Turn) ->
     if row is None:
         return
     schedule_id, retries, retry_delay_s, attempt = row
-    due_us = retry_due_us(retries, retry_delay_s, attempt, end.finished_us)
+    due_us = retry_due_us(retries, retry_delay_s, attempt, ended_us)
     if due_us is None:
-        _count_failure(database, schedule_id, now_us, result)
+        _count_failure(database, schedule_id, ended_us, result)
         return
     database.execute(
         """INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, manual_key, trigger,

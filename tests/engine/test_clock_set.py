@@ -81,3 +81,30 @@ async def test_a_refused_run_that_was_given_back_is_offered_again_too(world: Wor
     async with served(world):
         await world.clock.sleep(5)
     assert [row.status for row in world.history()] == ["succeeded"]
+
+
+async def test_a_retry_is_not_parked_by_a_step_back_in_the_moment_that_its_run_fails(
+    world: World,
+) -> None:
+    async def fail() -> None:
+        world.calls.append(("fail", world.clock.now()))
+        if len(world.calls) == 1:
+            asyncio.get_running_loop().call_soon(world.clock.set_back, DAY)
+            raise RuntimeError("not yet")
+
+    world.task("fail", fail)
+    await world.add("t:fail", time=START + MINUTE, retries=1, retry_delay=30)
+    async with served(world):
+        await world.clock.sleep(100)
+    assert [row.status for row in world.history()] == ["failed", "succeeded"]
+
+
+async def test_no_run_ends_before_it_began(world: World) -> None:
+    async def set_back() -> None:
+        world.clock.set_back(HOUR)
+
+    world.task("set_back", set_back)
+    await world.add("t:set_back", time=START + MINUTE)
+    await world.run()
+    (row,) = world.history()
+    assert row.started_us == row.finished_us

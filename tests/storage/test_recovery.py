@@ -35,6 +35,17 @@ def test_what_the_dead_had_started_is_abandoned_and_never_tried_again(bench: Ben
     assert bench.runs() == [(0, 1, "abandoned")]
 
 
+def test_an_abandoned_run_ends_no_sooner_than_it_began_whatever_the_clock_says(
+    bench: Bench,
+) -> None:
+    bench.add()
+    dead = bench.scheduler()
+    dead.turn(0)
+    dead.die()
+    bench.take_over([dead.entry], -3600)
+    assert bench.ask("SELECT finished_us - started_us FROM runs") == [0]
+
+
 def test_a_run_of_the_dead_stands_in_nobodys_way(bench: Bench) -> None:
     bench.add(overlap="skip")
     dead, other = bench.scheduler(), bench.scheduler()
