@@ -52,6 +52,7 @@ class Loop:
         peers: Peers,
         intake: Intake,
         clock: Clock,
+        steps: Steps,
         settings: Settings,
         wakeup: asyncio.Event,
         notifier: Notifier,
@@ -79,7 +80,7 @@ class Loop:
         self._seen_us = 0
         self._started_us = clock.now_us()
         self._serving_since_us = min(self._started_us, settings.not_before_us or FOREVER_US)
-        self._steps = Steps(clock)
+        self._steps = steps
         self._failures = 0
         self._retry_us = 0
         self._prune_from_us = 0
@@ -353,6 +354,7 @@ class Loop:
             return
         self._serving_since_us = min(self._serving_since_us, now_us)
         self._started_us = min(self._started_us, now_us)
+        self._settings = self._settings.set_back(now_us)
         self._seen_us = self._prune_from_us = 0
         self._intake.clock_set_back()
         try:

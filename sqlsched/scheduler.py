@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +23,7 @@ from sqlsched.notifier import Notifier
 from sqlsched.observer import Observer
 from sqlsched.serialization import shorten
 from sqlsched.settings import Settings
+from sqlsched.steps import Steps
 from sqlsched.storage import owners, set_back
 from sqlsched.storage.connection import default_path
 from sqlsched.storage.ledger import Ledger
@@ -181,12 +182,13 @@ class Scheduler:
         with self.clock.busy():
             async with self._running(), Ledger(self.database) as ledger:
                 peers = Peers(ledger, resend=options.delivery == "at-least-once")
+                steps = Steps(self.clock)  # before it is asked for the time
                 await self._check_clock(ledger, options)
                 await peers.join(self.clock.now_us())
                 try:
                     if skip_first_run:
                         settings = await self._skip_first_run(settings)
-                    await self._serve_as(peers, ledger, settings, options)
+                    await self._serve_as(peers, ledger, steps, settings, options)
                 finally:
                     await peers.leave(self.clock.now_us())
 
@@ -203,7 +205,7 @@ class Scheduler:
                 await self.shutdown()
 
     async def _serve_as(
-        self, peers: Peers, ledger: Ledger, settings: Settings, options: Options
+        self, peers: Peers, ledger: Ledger, steps: Steps, settings: Settings, options: Options
     ) -> None:
         concurrency = options.concurrency or self.broker.default_concurrency
         resend = options.delivery == "at-least-once" and not self.broker.reports_completion
@@ -220,7 +222,8 @@ class Scheduler:
             ledger, peers.owner, self.clock, str(options.app_dir.absolute()), self._wakeup.set
         )
         loop = Loop(
-            *(ledger, dispatcher, peers, intake, self.clock, settings, self._wakeup, notifier),
+            *(ledger, dispatcher, peers, intake, self.clock, steps, settings, self._wakeup),
+            notifier=notifier,
             observer=options.observer,
         )
         self._loop, self._dispatcher = loop, dispatcher
@@ -242,8 +245,14 @@ class Scheduler:
 
     async def _skip_first_run(self, settings: Settings) -> Settings:
         minute_us = next_minute_us(self.clock.now_us())
+
+        def is_put_back() -> bool:
+            return next_minute_us(self.clock.now_us()) < minute_us
+
         log.info("nothing is dispatched before %s", format_us(minute_us))
-        await self._sleep_until(minute_us)
+        await self._sleep_until(minute_us, is_put_back)
+        if is_put_back():
+            return await self._skip_first_run(settings)
         return settings.with_first_run(minute_us)
 
     async def _check_clock(self, ledger: Ledger, options: Options) -> None:
@@ -263,10 +272,15 @@ class Scheduler:
             await self._sleep_until(highest_us - CLOCK_TOLERANCE_US)
         await ledger.run(set_back.pull_back, self.clock.now_us())
 
-    async def _sleep_until(self, until_us: int) -> None:
-        while self.clock.now_us() < until_us and not self._stop_requested:
+    async def _sleep_until(
+        self, until_us: int, is_in_vain: Callable[[], bool] = lambda: False
+    ) -> None:
+        def is_over() -> bool:
+            return self._stop_requested or is_in_vain()
+
+        while self.clock.now_us() < until_us and not is_over():
             self._wakeup.clear()
-            await self.clock.wait(until_us, self._wakeup, lambda: self._stop_requested)
+            await self.clock.wait(until_us, self._wakeup, is_over)
 
 
 async def _end(source: ScheduleSource) -> None:

@@ -23,3 +23,9 @@ class Settings:
     def with_first_run(self, not_before_us: int) -> "Settings":
         """The same, running no recurring firing from before an instant."""
         return replace(self, not_before_us=not_before_us)
+
+    def set_back(self, now_us: int) -> "Settings":
+        """The same, once the clock was put back: the first run is over, or comes now."""
+        if self.not_before_us is None:
+            return self
+        return replace(self, not_before_us=min(self.not_before_us, now_us))

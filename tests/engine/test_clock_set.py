@@ -108,3 +108,28 @@ async def test_no_run_ends_before_it_began(world: World) -> None:
     await world.run()
     (row,) = world.history()
     assert row.started_us == row.finished_us
+
+
+async def test_skip_first_run_skips_no_more_than_its_minute_when_the_clock_is_put_back(
+    world: World,
+) -> None:
+    await world.add(cron="* * * * *")
+    async with served(world, skip_first_run=True):
+        await world.clock.sleep(100)
+        world.clock.set_back(2 * DAY)
+        await world.clock.sleep(120)
+    assert [f"{moment:%d %H:%M}" for _, moment in world.calls] == [
+        *("02 12:01", "02 12:02"),
+        *("28 12:03", "28 12:04"),
+    ]
+
+
+async def test_the_minute_of_skip_first_run_is_waited_for_no_longer_when_the_clock_is_put_back(
+    world: World,
+) -> None:
+    await world.add(interval=1)
+    async with served(world, skip_first_run=True):
+        await world.clock.sleep(10)
+        world.clock.set_back(DAY)
+        await world.clock.sleep(62)
+    assert world.calls
