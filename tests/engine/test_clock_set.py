@@ -133,3 +133,17 @@ async def test_the_minute_of_skip_first_run_is_waited_for_no_longer_when_the_clo
         world.clock.set_back(DAY)
         await world.clock.sleep(62)
     assert world.calls
+
+
+async def test_sources_are_asked_each_minute_though_the_clock_is_put_back(world: World) -> None:
+    source = Listed()
+    scheduler = Scheduler(world.broker, [world.source, source], clock=world.clock)
+    async with served(world, scheduler):
+        await world.clock.sleep(100)
+        assert len(source.asked) == 3
+        world.clock.set_back(DAY)
+        await world.clock.sleep(61)
+    assert [f"{moment:%d %H:%M:%S}" for moment in source.asked[3:]] == [
+        "01 12:02:10",
+        "01 12:03:00",
+    ]
