@@ -270,6 +270,8 @@ class Scheduler:
                 *(format_us(now_us), format_us(highest_us)),
             )
             await self._sleep_until(highest_us - CLOCK_TOLERANCE_US)
+            if self._stop_requested:
+                return
         await ledger.run(set_back.pull_back, self.clock.now_us())
 
     async def _sleep_until(

@@ -147,3 +147,15 @@ async def test_sources_are_asked_each_minute_though_the_clock_is_put_back(world:
         "01 12:02:10",
         "01 12:03:00",
     ]
+
+
+async def test_who_is_stopped_while_it_waits_for_the_clock_believes_nothing(world: World) -> None:
+    await world.add(cron="* * * * *")
+    await world.run(2 * MINUTE)
+    world.clock.set_back(20_000 * DAY)
+    for _ in range(2):
+        async with served(world):
+            await world.clock.sleep(10)
+    world.clock.set_forward(20_000 * DAY)
+    await world.run(2 * MINUTE)
+    assert {row.status for row in world.history()} == {"succeeded"}
