@@ -24,7 +24,7 @@ from sqlsched.observer import Observer
 from sqlsched.serialization import shorten
 from sqlsched.settings import Settings
 from sqlsched.steps import Steps
-from sqlsched.storage import owners, set_back
+from sqlsched.storage import highest_time, set_back
 from sqlsched.storage.connection import default_path
 from sqlsched.storage.ledger import Ledger
 from sqlsched.takeover import Peers
@@ -257,13 +257,12 @@ class Scheduler:
 
     async def _check_clock(self, ledger: Ledger, options: Options) -> None:
         """A machine without a battery clock starts in the past: wait until the clock is right."""
-        highest_us = await ledger.run(owners.highest_time_us)
+        highest_us = await ledger.run(highest_time.of_schedulers)
+        changed_us = await ledger.run(highest_time.of_changes)
         now_us = self.clock.now_us()
-        if highest_us is None or highest_us <= now_us:
+        if max(highest_us, changed_us) <= now_us:
             return
-        if options.accept_clock:
-            await ledger.run(owners.accept_clock, now_us)
-        elif highest_us - now_us > CLOCK_TOLERANCE_US:
+        if not options.accept_clock and highest_us - now_us > CLOCK_TOLERANCE_US:
             log.warning(
                 "the clock says %s, but this database has seen %s: waiting for the clock to be "
                 "set; if it is right, start with --accept-clock",

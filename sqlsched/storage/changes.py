@@ -13,6 +13,7 @@ from typing import Any, Literal
 from sqlsched.exceptions import InvalidScheduleError
 from sqlsched.planner import Stretch, jittered_us, resume, settle
 from sqlsched.scheduled_task import ScheduledTask
+from sqlsched.storage import highest_time
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.hooks import hooked
 from sqlsched.storage.schedules import (
@@ -81,6 +82,7 @@ def resume_all(database: Database, ids: Sequence[str], now_us: int) -> None:
     """
     with transaction(database):
         _refuse(database, ids, "shared = 1", "resume it there")
+        highest_time.note(database, now_us)
         for schedule_id in ids:
             there = get(database, schedule_id)
             if there.paused_us is not None:
@@ -173,6 +175,7 @@ def wake(schedule_id: str, schedule: ScheduledTask, anchor_us: int, next_us: int
 
 def replace_one(database: Database, schedule: ScheduledTask, now_us: int) -> Added:
     """Let a schedule take the place of the one with its id, within a transaction."""
+    highest_time.note(database, now_us)
     revoke(database, schedule.schedule_id)
     there = get(database, schedule.schedule_id)
     same_trigger = _without_end(schedule) == _without_end(there.schedule)

@@ -47,15 +47,3 @@ def is_alive(path: Path, owner: Owner) -> bool:
 def anyone_serving(database: Database) -> bool:
     """Whether some scheduler is alive."""
     return any(is_alive(database.path, owner) for owner in others(database, None))
-
-
-def highest_time_us(database: Database) -> int | None:
-    """The latest moment that any scheduler has put on record."""
-    found: int | None = database.execute("SELECT max(seen_us) FROM owners").fetchone()[0]
-    return found
-
-
-def accept_clock(database: Database, now_us: int) -> None:
-    """Forget every recorded moment after `now_us`: the clock is right, the record was not."""
-    with transaction(database):
-        database.execute("UPDATE owners SET seen_us = ?1 WHERE seen_us > ?1", (now_us,))

@@ -8,6 +8,7 @@ from typing import Any
 from sqlsched.exceptions import ScheduleNotFoundError
 from sqlsched.instants import format_us
 from sqlsched.serialization import shorten
+from sqlsched.storage import highest_time
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.hooks import hooked
 from sqlsched.storage.schedules import get
@@ -151,6 +152,7 @@ def output(database: Database, run_id: int) -> tuple[bytes, bytes, int]:
 def trigger(database: Database, schedule_id: str, now_us: int) -> int:
     """Ask for one extra run, now; returns its run id."""
     with transaction(database):
+        highest_time.note(database, now_us)
         task_name = get(database, schedule_id).schedule.task_name
         row = database.execute(
             f"""INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, manual_key,

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from sqlsched.instants import SECOND_US
 from sqlsched.planner import DEFAULT_RETRY_DELAY_S, jittered_us
+from sqlsched.storage import highest_time
 from sqlsched.storage.changes import count_ran
 from sqlsched.storage.claims import DAMAGED, TIMING, timing_of_row
 from sqlsched.storage.connection import Database, transaction
@@ -29,6 +30,7 @@ def pull_back(database: Database, now_us: int) -> int:
         reopened = _reopen(database, now_us)
         moved = _pull_back_schedules(database, max(now_us, pruned_us(database)), reopened)
         _pull_back_runs(database, now_us)
+        highest_time.lower(database, now_us)
     return moved
 
 

@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
+
 from sqlsched import (
     InProcessBroker,
     RunOutcome,
@@ -15,6 +17,7 @@ from sqlsched import (
     SendTaskError,
 )
 from sqlsched.scheduled_task import TaskMessage
+from sqlsched.storage import changes, runs
 from tests.engine.conftest import START, World
 
 MINUTE = timedelta(minutes=1)
@@ -147,6 +150,48 @@ async def test_sources_are_asked_each_minute_though_the_clock_is_put_back(world:
         "01 12:02:10",
         "01 12:03:00",
     ]
+
+
+@pytest.mark.parametrize("fields", [{"cron": "* * * * *"}, {"interval": 60}])
+async def test_a_schedule_added_by_a_clock_that_was_ahead_is_not_parked(
+    world: World, fields: dict[str, Any]
+) -> None:
+    world.clock.set_forward(400 * DAY)
+    await world.add(**fields)
+    world.clock.set_back(400 * DAY)
+    await world.run(10 * MINUTE)
+    assert len(world.calls) == (10 if "cron" in fields else 9)
+
+
+async def test_one_resumed_edited_or_triggered_by_a_clock_that_was_ahead_is_not_parked(
+    world: World,
+) -> None:
+    for name in ("resumed", "edited", "triggered"):
+        cron = "0 0 1 1 *" if name == "triggered" else "* * * * *"
+        await world.add(cron=cron, schedule_id=name, args=[name], paused=name == "resumed")
+    world.clock.set_forward(30 * DAY)
+    database, now_us = world.writing(), world.clock.now_us()
+    changes.resume_all(database, ["resumed"], now_us)
+    changes.edit(database, "edited", lambda schedule: schedule, now_us)
+    runs.trigger(database, "triggered", now_us)
+    database.close()
+    world.clock.set_back(30 * DAY)
+    await world.run(MINUTE)
+    assert sorted(name for name, _ in world.calls) == ["edited", "resumed", "triggered"]
+
+
+async def test_a_restart_after_a_step_back_that_was_served_waits_for_nothing(world: World) -> None:
+    await world.add(cron="* * * * *")
+    world.clock.set_forward(400 * DAY)
+    await world.run(MINUTE)
+    async with served(world):
+        await world.clock.sleep(10)
+        world.clock.set_back(400 * DAY)
+        await world.clock.sleep(10)
+    calls = len(world.calls)
+    async with served(world):
+        await world.clock.sleep(61)
+    assert len(world.calls) == calls + 1
 
 
 async def test_who_is_stopped_while_it_waits_for_the_clock_believes_nothing(world: World) -> None:
