@@ -99,8 +99,8 @@ class Loop:
         )
         while not self._stopping:
             self._wakeup.clear()
+            await self._mend_clock()
             now_us = self._clock.now_us()
-            await self._mend_clock(now_us)
             if not self._looked:
                 self._look(now_us)  # so that no turn claims what a source has just changed
             self._looked = False
@@ -121,7 +121,7 @@ class Loop:
         stop_at = give_up_at = inf
         while self._dispatcher.going or self._dispatcher.ended:
             self._wakeup.clear()
-            await self._mend_clock(self._clock.now_us())
+            await self._mend_clock()
             elapsed, now_us = self._clock.monotonic(), self._clock.now_us()
             if self._hurried:
                 stop_at, self._hurried = elapsed + seconds, False
@@ -340,12 +340,13 @@ class Loop:
 
     # -- the clock ------------------------------------------------------------------------------
 
-    async def _mend_clock(self, now_us: int) -> None:
+    async def _mend_clock(self) -> None:
         """Notice that the clock was set: back, and nothing may be parked in the future; forward
         (or a suspend), and what was due meanwhile was missed."""
         step_us = self._steps.take_us()
         if not step_us:
             return
+        now_us = self._clock.now_us()  # not before: it could still be the time before the step
         log.warning("the clock was set by %+.1f s: it is %s now", step_us / 1e6, from_us(now_us))
         self._stale, self._retry_us = True, 0
         if step_us > 0:

@@ -17,6 +17,7 @@ from sqlsched import (
     SendTaskError,
 )
 from sqlsched.scheduled_task import TaskMessage
+from sqlsched.steps import Steps
 from sqlsched.storage import changes, runs
 from tests.engine.conftest import START, World
 
@@ -204,3 +205,21 @@ async def test_who_is_stopped_while_it_waits_for_the_clock_believes_nothing(worl
     world.clock.set_forward(20_000 * DAY)
     await world.run(2 * MINUTE)
     assert {row.status for row in world.history()} == {"succeeded"}
+
+
+async def test_a_step_back_in_the_moment_that_it_is_looked_for_parks_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_us = Steps.take_us
+    moments = iter([False, False, True])
+
+    def set_and_take_us(self: Steps) -> int:
+        if next(moments, False):
+            world.clock.set_back(DAY)
+        return take_us(self)
+
+    monkeypatch.setattr(Steps, "take_us", set_and_take_us)
+    await world.add(interval=10)
+    async with served(world):
+        await world.clock.sleep(65)
+    assert len(world.calls) >= 5

@@ -115,7 +115,7 @@ def test_what_was_given_up_and_lies_ahead_again_is_taken_off_the_record_and_runs
 ) -> None:
     bench.add()
     scheduler = bench.scheduler()
-    scheduler.finish(*scheduler.turn(600).started, 600)
+    ran(scheduler, 600)
     assert bench.unrun() == [(0, 540, 10, "missed", "outside-catchup-window")]
     set_back.pull_back(bench.database, s(200))
     assert bench.unrun() == [(0, 180, 4, "missed", "outside-catchup-window")]
