@@ -2,7 +2,7 @@
 shown this time all along.
 
 What ran stays in the ledger, and is not repeated. Of the time that comes again it says nothing
-else: what it had given up of it, as missed or skipped, can run after all.
+else: the stretches of it that were given up, as missed or skipped, can run after all.
 """
 
 import json
@@ -20,6 +20,9 @@ from sqlsched.storage.runs import pruned_us
 from sqlsched.storage.turn import Armed
 from sqlsched.trigger import Trigger
 
+_SERVED = "owner IN (SELECT owner FROM owners WHERE stopped_us IS NULL)"
+"""SQL: a run of somebody who has not ended in order, so that an index finds it."""
+
 
 def pull_back(database: Database, now_us: int) -> int:
     """No schedule waits for a time beyond its natural next one, and no run beyond its delay.
@@ -27,7 +30,7 @@ def pull_back(database: Database, now_us: int) -> int:
     Returns how many schedules were moved.
     """
     with transaction(database):
-        reopened = _reopen(database, now_us)
+        reopened = _reopen(database, now_us) + _give_back_claims(database, now_us)
         moved = _pull_back_schedules(database, max(now_us, pruned_us(database)), reopened)
         _pull_back_runs(database, now_us)
         highest_time.lower(database, now_us)
@@ -80,6 +83,21 @@ def _shorten(database: Database, run_id: int, last_us: int | None, count: int) -
         database.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
 
 
+def _give_back_claims(database: Database, now_us: int) -> list[str]:
+    """Firings that are claimed, and lie ahead, go back into their schedules; the ids of those."""
+    ahead = """due_us > ?1 AND scheduled_us > ?1 AND attempt = 1 AND manual_key = 0
+        AND schedule_id IN (SELECT schedule_id FROM schedules WHERE shared = 0)"""
+    rows = database.execute(
+        f"""DELETE FROM runs WHERE run_id IN (
+                SELECT run_id FROM runs WHERE status = 'waiting' AND held = 0 AND {ahead}
+                UNION ALL
+                SELECT run_id FROM runs WHERE status = 'claimed' AND {_SERVED} AND {ahead})
+            RETURNING schedule_id""",
+        (now_us,),
+    )
+    return [row[0] for row in rows.fetchall()]
+
+
 def _pull_back_schedules(database: Database, after_us: int, reopened: Sequence[str]) -> int:
     # One that was over has firings to come again if some were given up.
     rows = database.execute(
@@ -110,7 +128,7 @@ def _pull_back_schedules(database: Database, after_us: int, reopened: Sequence[s
 
 def _pull_back_runs(database: Database, now_us: int) -> None:
     """No retry is further off than its delay, and what a broker refused, or somebody triggered,
-    goes at once; a firing that was claimed ahead of its time waits for that."""
+    goes at once."""
     database.execute(
         f"""UPDATE runs SET due_us = min(due_us, CASE
                 WHEN attempt > 1 THEN ?1 + {SECOND_US} * (1 << min(attempt - 2, 20)) * (
@@ -122,7 +140,7 @@ def _pull_back_runs(database: Database, now_us: int) -> None:
                     WHERE schedules.schedule_id = runs.schedule_id)) END)
             WHERE run_id IN (
                 SELECT run_id FROM runs WHERE status = 'waiting' AND held = 0 AND due_us > ?1
-                UNION ALL SELECT run_id FROM runs WHERE status = 'claimed' AND due_us > ?1
-                AND owner IN (SELECT owner FROM owners WHERE stopped_us IS NULL))""",
+                UNION ALL
+                SELECT run_id FROM runs WHERE status = 'claimed' AND {_SERVED} AND due_us > ?1)""",
         (now_us,),
     )

@@ -174,7 +174,7 @@ def due(bench: Bench) -> list[float]:
     return bench.ask("SELECT (due_us - ?) / 1e6 FROM runs ORDER BY run_id", s(0))
 
 
-def test_no_run_waits_longer_than_its_delay_and_no_firing_goes_before_its_time(
+def test_what_was_refused_or_triggered_goes_at_once(
     bench: Bench,
 ) -> None:
     bench.add("refused", end=from_us(s(0)))
@@ -187,8 +187,22 @@ def test_no_run_waits_longer_than_its_delay_and_no_firing_goes_before_its_time(
     scheduler.turn(20, room=0)
     assert due(bench) == [45, 20, 20.5]
     set_back.pull_back(bench.database, s(10))
-    assert due(bench) == [10, 10, 20.5]
-    set_back.pull_back(bench.database, s(-10))
-    assert due(bench) == [0, -10, 20.5]
-    claimed = set_back.claimed(bench.database, scheduler.owner)
-    assert sorted(us for _, us in claimed) == [s(0), s(20.5)]
+    assert due(bench) == [10, 10]
+    assert [us for _, us in set_back.claimed(bench.database, scheduler.owner)] == [s(10)]
+    assert bench.next("ahead") == 20.5
+
+
+def test_claims_of_firings_that_are_ahead_again_go_back_into_their_schedules(
+    bench: Bench,
+) -> None:
+    bench.add(end=from_us(s(0)))
+    bench.add("once", time=from_us(s(0)))
+    scheduler = bench.scheduler()
+    armed = [run.run_id for run in scheduler.turn(-0.5).armed]
+    assert (len(armed), bench.next(), bench.next("once")) == (2, None, None)
+    set_back.pull_back(bench.database, s(-100))
+    assert bench.runs() == []
+    assert (bench.next(), bench.next("once")) == (0, 0)
+    lost = scheduler.turn(0, due=armed, ahead=-1)
+    assert (sorted(lost.lost), lost.started) == (sorted(armed), [])
+    assert times(scheduler.turn(2)) == [0, 0]
