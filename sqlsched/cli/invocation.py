@@ -53,11 +53,11 @@ class Invocation:
 
 
 def _warn_if_shared(path: "Path") -> None:
-    """Warn of a database that others than its owner may write to."""
+    """Warn of a database that others may write to, should they come into its owner's group."""
     from sqlsched.storage import files
 
     if files.group_writable(path):
-        say(f"Warning: {path} is writable by its group, which can run commands as you")
+        say(f"Warning: {path} is writable by its group: whoever joins it can run commands as you")
 
 
 def say(text: str) -> None:

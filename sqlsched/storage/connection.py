@@ -200,12 +200,8 @@ def _missing(path: Path) -> StorageError:
 
 
 def _check_directory(path: Path) -> None:
-    parent = path.parent
-    if not parent.is_dir():
-        raise StorageError(f"{path}: its directory {parent} does not exist; make it first")
-    status = parent.stat()
-    if status.st_mode & 0o1002 == 0o0002:
-        raise StorageError(f"{path}: everyone can write to its directory; choose a private one")
+    if not path.parent.is_dir():
+        raise StorageError(f"{path}: its directory {path.parent} does not exist; make it first")
 
 
 def _connect(path: Path, mode: str) -> Database:
