@@ -2,15 +2,16 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from sqlsched.exceptions import StorageError
+from sqlsched.serialization import shorten
 from sqlsched.storage import files
-from sqlsched.storage.migrations import APPLICATION_ID, VERSION, migrate
+from sqlsched.storage.migrations import APPLICATION_ID, VERSION, migrate, tables
 
 WAIT_S = 5.0
 """How long to wait for other writers, seconds."""
@@ -34,6 +35,8 @@ class Database(sqlite3.Connection):
     identity: tuple[int, int] | None
     guarded = False
     """True once it may write: it then closes within the gate."""
+    schema_version = -1
+    """What SQLite counted its tables' changes to, when they were last checked."""
 
     def close(self) -> None:
         """Close within the gate: the last connection to close moves the WAL into the file.
@@ -58,6 +61,8 @@ def open_for_reading(path: Path) -> Database:
         try:
             database.execute("PRAGMA query_only = ON")
             version = _checked_version(database)
+            if version == 0:
+                raise _missing(path)
         except BaseException:
             database.close()
             raise
@@ -89,9 +94,7 @@ def _open_writable(path: Path) -> Database:
     try:
         database.gate.open()
         database.guarded = True
-        if database.execute("PRAGMA user_version").fetchone()[0] == 0 or (
-            _checked_version(database) < VERSION
-        ):
+        if _checked_version(database) < VERSION:
             _bring_up_to_date(database)
         for setting in _SETTINGS:
             database.execute(f"PRAGMA {setting}")
@@ -108,7 +111,7 @@ def _bring_up_to_date(database: Database) -> None:
     WAL, says from the first moment on whose it is.
     """
     with transaction(database):
-        version = database.execute("PRAGMA user_version").fetchone()[0]
+        version = _checked_version(database)
         if version < VERSION:
             migrate(database, version)
     with database.gate.held(WAIT_S):
@@ -122,6 +125,7 @@ def transaction(database: Database) -> Iterator[None]:
         check_identity(database)
         database.execute("BEGIN IMMEDIATE")
         try:
+            _check_schema(database)
             yield
             database.execute("COMMIT")
         except BaseException:
@@ -252,17 +256,45 @@ def _has_wal(path: Path) -> bool:
     return wal.exists() and wal.stat().st_size > 0
 
 
+_SCHEMA = """SELECT user_version, schema_version, type, name, rootpage
+    FROM sqlite_schema, pragma_user_version, pragma_schema_version WHERE type IS NOT 'index'"""
+"""All of it as of one moment, which another process's migration cannot fall into."""
+_OF_SQLITE = {"sqlite_sequence", "sqlite_stat1", "sqlite_stat4"}
+
+
 def _checked_version(database: Database) -> int:
-    """The version of its tables; StorageError if there are none yet, or they are of a newer one."""
-    version: int = database.execute("PRAGMA user_version").fetchone()[0]
+    """The version of its tables, 0 if there are none yet.
+
+    DamagedDatabaseError if a newer sqlsched made them, if one is missing, or if there is anything
+    else: a trigger or a view would have a say in what is executed.
+    """
+    rows = database.execute(_SCHEMA).fetchall()
+    version, schema_version = rows[0][:2] if rows else (0, 0)
     if version > VERSION:
         raise DamagedDatabaseError(
             f"{database.path} was written by a newer sqlsched (format {version}, this one knows "
             f"{VERSION}); upgrade sqlsched"
         )
-    if version == 0:
-        raise _missing(database.path)
-    return version
+    if problem := _problem_of_schema(tables(version), [row[2:] for row in rows]):
+        raise DamagedDatabaseError(f"{database.path} {problem}, or restore a backup")
+    database.schema_version = schema_version
+    return int(version)
+
+
+def _problem_of_schema(expected: set[str], found: Sequence[tuple[Any, ...]]) -> str | None:
+    for kind, name, root in found:
+        if kind != "table" or not root or name not in expected | _OF_SQLITE:
+            shown = "virtual table" if kind == "table" and not root else kind
+            return f"has a {shown} {shorten(name)}, which sqlsched did not make; drop it"
+    missing = expected - {name for _, name, _ in found}
+    return f"is damaged: it has no table {min(missing)!r}; name another" if missing else None
+
+
+def _check_schema(database: Database) -> None:
+    """Look at the tables again if anyone has changed them; a few microseconds if nobody has."""
+    now = database.execute("PRAGMA schema_version").fetchone()[0]
+    if now != database.schema_version:
+        _checked_version(database)
 
 
 def data_version(database: Database) -> Any:

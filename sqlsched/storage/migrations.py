@@ -3,6 +3,7 @@
 A step is never changed once released; a new one is appended.
 """
 
+import re
 import sqlite3
 
 APPLICATION_ID = 0x73716C73
@@ -174,6 +175,19 @@ _V4 = "CREATE INDEX runs_unrun ON runs (last_us) WHERE attempt = 0;"
 
 STEPS = (_V1, _V2, _V3, _V4)
 VERSION = len(STEPS)
+
+_TABLE = re.compile(
+    r"^(?:CREATE TABLE (\w+)|DROP TABLE (\w+)|ALTER TABLE (\w+) RENAME TO (\w+))", re.MULTILINE
+)
+
+
+def tables(version: int) -> set[str]:
+    """The tables of a database at a version, as its steps make them."""
+    found: set[str] = set()
+    for step in STEPS[:version]:
+        for created, dropped, renamed, name in _TABLE.findall(step):
+            found = (found - {dropped, renamed} | {created, name}) - {""}
+    return found
 
 
 def migrate(connection: sqlite3.Connection, version: int) -> None:
