@@ -312,7 +312,7 @@ def test_a_trigger_that_others_planted_is_refused(tmp_path: Path) -> None:
     seen.close()
     with closing(sqlite3.connect(path)) as other:
         other.execute("CREATE TRIGGER planted AFTER INSERT ON seen BEGIN DELETE FROM seen; END")
-    with pytest.raises(StorageError, match="seen.db is a database for something else"):
+    with pytest.raises(StorageError, match=r"seen\.db is a database for something else"):
         SqliteSeen(path).begin("b")
 
 
