@@ -1,6 +1,5 @@
 """`sqlsched run`: the scheduler itself."""
 
-import sys
 from pathlib import Path
 
 import click
@@ -107,7 +106,6 @@ def run(
     keep_seconds, drain_seconds = parse_duration(keep, "--keep"), parse_duration(drain, "--drain")
     if not app_dir.is_dir():
         raise InvalidScheduleError(f"--app-dir {shorten(str(app_dir))}: there is no such directory")
-    sys.path.insert(0, str(app_dir.resolve()))
 
     # The engine is heavy to import; no other command needs it.
     from sqlsched.cli.compose import compose
