@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlsched.abc import Broker
+from sqlsched.cli.environment import TaskEnvironment
 from sqlsched.cli.invocation import Invocation, say
 from sqlsched.exceptions import BrokerError, InvalidScheduleError, SqlschedError
 from sqlsched.importing import import_object
@@ -24,12 +25,16 @@ def compose(
     broker_name: str | None,
     app_dir: Path,
     concurrency: int | None,
+    environment: TaskEnvironment,
 ) -> Scheduler:
     """The scheduler to run, on a database that can be written to."""
+    if scheduler_path or ":" in (broker_name or ""):
+        environment.adopt()  # what is imported now may look at it
     if scheduler_path is None:
         broker = find_broker(
             "subprocess" if broker_name is None else broker_name, app_dir, concurrency
         )
+        environment.give(broker)
         _make_ready(invocation)
         return Scheduler(broker, [SqliteScheduleSource(invocation.path)])
     _import_from(app_dir)
@@ -38,6 +43,7 @@ def compose(
         broker = find_broker(broker_name, app_dir, concurrency)
         broker.tasks.update(scheduler.broker.tasks | broker.tasks)
         scheduler.broker = broker
+    environment.give(scheduler.broker)
     invocation.db = scheduler.database
     _make_ready(invocation)
     return scheduler

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from sqlsched.cli.environment import environment_options, read_environment
 from sqlsched.cli.invocation import Invocation
 from sqlsched.cli.schedule_options import read_window
 from sqlsched.durations import parse_duration
@@ -36,6 +37,7 @@ from sqlsched.serialization import shorten
     default=".",
     help="Where tasks are imported and run. Default .",
 )
+@environment_options
 @click.option("--until-idle", is_flag=True, help="Exit when nothing is left to do.")
 @click.option("--once", is_flag=True, help="Run what is due now, and exit.")
 @click.option(
@@ -81,6 +83,8 @@ def run(
     broker_name: str | None,
     concurrency: int | None,
     app_dir: Path,
+    env_files: tuple[Path, ...],
+    env_names: tuple[str, ...],
     until_idle: bool,
     once: bool,
     catchup_window: str | None,
@@ -115,7 +119,8 @@ def run(
     from sqlsched.scheduler import Options
 
     configure_logging(log_level, log_format)
-    scheduler = compose(invocation, scheduler_path, broker_name, app_dir, concurrency)
+    environment = read_environment(env_files, env_names)
+    scheduler = compose(invocation, scheduler_path, broker_name, app_dir, concurrency, environment)
     with observing(metrics_at, scheduler.database) as observer:
         options = Options(
             concurrency=concurrency,

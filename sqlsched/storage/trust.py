@@ -23,7 +23,7 @@ def check(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         raise StorageError(f"{path} is {kind}; give the path of a database file")
-    if problem := problem_of(status):
+    if problem := problem_of(status) or _problem_of_links(status):
         raise StorageError(f"{path} {problem}")
     check_place(path, status.st_uid)
 
@@ -32,7 +32,7 @@ def check_place(path: Path, owner: int) -> None:
     """StorageError if another than `owner` can replace what is, or will be, at `path`."""
     real = path.resolve()
     for directory in {path.absolute().parent, real.parent}:  # of a link, and of the file
-        if problem := _problem_of_directory(directory.stat(), owner):
+        if problem := problem_of_directory(directory.stat(), owner):
             raise StorageError(f"{path} lies in a directory that {problem}")
     for suffix in BESIDE:
         beside = Path(f"{real}{suffix}")
@@ -42,7 +42,7 @@ def check_place(path: Path, owner: int) -> None:
             continue
         if not stat.S_ISREG(status.st_mode):
             raise StorageError(f"{beside} is not a regular file, and belongs to the database")
-        if problem := problem_of(status, (owner, _ROOT)):
+        if problem := problem_of(status, (owner, _ROOT)) or _problem_of_links(status):
             raise StorageError(f"{beside} {problem}")
 
 
@@ -55,6 +55,10 @@ def problem_of(status: os.stat_result, owners: Collection[int] = ()) -> str | No
         return f"belongs to user {status.st_uid}, who could run commands as you; make it yours"
     if who := _others_who_write(status, {status.st_uid}):
         return f"is writable by {who}, who could then run commands as you; chmod it to 600"
+    return None
+
+
+def _problem_of_links(status: os.stat_result) -> str | None:
     if status.st_nlink > 1:
         return "has more than one hard link; copy it instead of linking it"
     return None
@@ -64,7 +68,8 @@ def _ourselves(status: os.stat_result) -> Collection[int]:
     return (status.st_uid if os.geteuid() == _ROOT else os.geteuid(),)
 
 
-def _problem_of_directory(status: os.stat_result, owner: int) -> str | None:
+def problem_of_directory(status: os.stat_result, owner: int) -> str | None:
+    """Who but `owner` can replace what lies in a directory: to be read after "a directory that"."""
     if status.st_uid not in {owner, _ROOT, *_ourselves(status)}:
         return f"belongs to user {status.st_uid}, who could replace it; move it"
     if status.st_mode & stat.S_ISVTX:  # there, as in /tmp, files are their owners' to replace
