@@ -14,6 +14,7 @@ from sqlsched.intake import Intake
 from sqlsched.observer import Observer
 from sqlsched.planner import MAX_REFUSAL_DELAY_S
 from sqlsched.scheduled_task import TaskMessage
+from sqlsched.storage.schedules import DAMAGED
 from sqlsched.storage.turn import Finished, Printed, Started
 
 log = logging.getLogger("sqlsched")
@@ -116,17 +117,17 @@ class Dispatcher:
         tells = log.isEnabledFor(logging.INFO)
         event_loop = asyncio.get_running_loop()  # asked for once: it costs a system call
         for run in runs:
+            try:
+                flight = _Flight(run, run.message(), self._clock.monotonic())
+            except DAMAGED as error:
+                self._refuse_damaged(run, error)
+                continue
             if tells:
                 log.info(
                     "run %d of %s started: %s, for %s",
                     *(run.run_id, run.schedule_id, run.task_name, format_us(run.scheduled_us)),
                     extra={"run_id": str(run.run_id), "schedule_id": run.schedule_id},
                 )
-            try:
-                flight = _Flight(run, run.message(), self._clock.monotonic())
-            except (TypeError, ValueError) as error:
-                self._refuse_damaged(run, error)
-                continue
             self._flights[run.run_id] = flight
             flight.task = event_loop.create_task(self._fly(flight), name=f"run {run.run_id}")
 

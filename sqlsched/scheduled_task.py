@@ -14,7 +14,6 @@ from sqlsched.exceptions import InvalidScheduleError
 from sqlsched.field_checks import CHECKS, STORED_CHECKS, Check
 from sqlsched.instants import to_us
 from sqlsched.output import OutputBuffer
-from sqlsched.serialization import shorten
 from sqlsched.timezones import format_cron_offset
 
 if TYPE_CHECKING:
@@ -163,13 +162,13 @@ class TaskMessage:
     `task_id` is derived from the schedule and the nominal time, so that the same firing always
     has the same one. `labels` are the schedule's, with `schedule_id` and `scheduled_for` (ISO
     8601). `timeout` and `expires` are for queues that know them: where the broker runs tasks
-    itself, the engine keeps the time.
+    itself, the engine keeps the time. Its repr, which comes into logs, has no arguments in it.
     """
 
     task_id: str
     task_name: str
-    args: list[Any] = field(default_factory=list)
-    kwargs: dict[str, Any] = field(default_factory=dict)
+    args: list[Any] = field(default_factory=list, repr=False)
+    kwargs: dict[str, Any] = field(default_factory=dict, repr=False)
     labels: dict[str, Any] = field(default_factory=dict)
     attempt: int = 1
     timeout: int | None = None
@@ -216,9 +215,7 @@ def _check_command(schedule: ScheduledTask) -> None:
     fits = len(args) == 1 if name == SHELL_TASK else len(args) > 0
     if not (is_text and fits and args[0]) or schedule.kwargs:
         accepted = "one line" if name == SHELL_TASK else "a program and its arguments"
-        raise InvalidScheduleError(
-            f"{name} with args {shorten(args)}: give it {accepted}, as text, and no kwargs"
-        )
+        raise InvalidScheduleError(f"{name}: give it {accepted} as args, all text, and no kwargs")
 
 
 FIELD_NAMES = tuple(f.name for f in fields(ScheduledTask))

@@ -161,7 +161,7 @@ def _execute(command: list[Any]) -> _End:
     except OSError as error:
         return _fail(f"cannot run {argv[0]!r}: {error.strerror}", _NOT_EXECUTABLE)
     except (IndexError, ValueError) as error:
-        return _fail(f"cannot run {argv!r}: {one_line(error)}", _NOT_EXECUTABLE)
+        return _fail(f"cannot run {argv[:1]!r}: {one_line(error)}", _NOT_EXECUTABLE)
 
 
 def _fail(line: str, status: int) -> _End:

@@ -60,7 +60,7 @@ def _offset(text: str, flag: str, _zone: tzinfo) -> str | timedelta:
 
 
 def _json(text: str, flag: str, _zone: tzinfo) -> Any:
-    value = loads(text, flag)
+    value = loads(text, f"{flag} {shorten(text)}")
     if value is None:  # to a schedule that would be the default
         raise InvalidScheduleError(f"{flag} null: leave the option out instead")
     return value

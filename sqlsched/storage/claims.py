@@ -29,6 +29,7 @@ from sqlsched.storage.changes import record
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.ends import finish
 from sqlsched.storage.hooks import hooked
+from sqlsched.storage.schedules import DAMAGED
 from sqlsched.storage.starts import is_going, start
 from sqlsched.storage.telling import any_untold
 from sqlsched.storage.turn import Armed, Owner, Request, Turn, Unrun
@@ -41,9 +42,6 @@ FOREVER_US = 2**62
 """Later than any firing."""
 OVERDUE_US = 5 * SECOND_US
 """A claim this late belongs to a process that is stopped or overloaded: anyone may take it."""
-
-DAMAGED = (InvalidScheduleError, TypeError, ValueError, OverflowError)
-"""What is raised by a row that somebody changed by other means."""
 
 _NOT_PAUSED = """(manual_key != 0 OR NOT EXISTS (SELECT 1 FROM schedules AS p
     WHERE p.schedule_id = runs.schedule_id AND p.paused_us IS NOT NULL))"""

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -60,12 +59,12 @@ class Ledger:
         """
         assert self._connection is not None
         assert self._database is not None
+        database = self._database
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         # The one door that aiosqlite has to its thread; its public calls are one statement each,
-        # and a task for each call would cost three rounds of the event loop.
-        self._connection._tx.put_nowait(
-            (future, partial(function, self._database, *args, **kwargs))
-        )
+        # and a task for each call would cost three rounds of the event loop. It logs, at DEBUG, the
+        # repr of what it calls: that of a lambda tells nothing of what schedules carry.
+        self._connection._tx.put_nowait((future, lambda: function(database, *args, **kwargs)))
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:

@@ -14,9 +14,10 @@ from sqlsched.instants import SECOND_US
 from sqlsched.planner import DEFAULT_RETRY_DELAY_S, jittered_us
 from sqlsched.storage import highest_time
 from sqlsched.storage.changes import count_ran
-from sqlsched.storage.claims import DAMAGED, TIMING, timing_of_row
+from sqlsched.storage.claims import TIMING, timing_of_row
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.runs import pruned_us
+from sqlsched.storage.schedules import DAMAGED
 from sqlsched.storage.turn import Armed
 from sqlsched.trigger import Trigger
 
