@@ -13,7 +13,8 @@ from typing import Any, Literal
 from sqlsched.exceptions import InvalidScheduleError
 from sqlsched.planner import Stretch, jittered_us, resume, settle
 from sqlsched.scheduled_task import ScheduledTask
-from sqlsched.storage import highest_time
+from sqlsched.serialization import checked_text
+from sqlsched.storage import audit, highest_time
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.hooks import hooked
 from sqlsched.storage.schedules import (
@@ -24,6 +25,8 @@ from sqlsched.storage.schedules import (
     to_row,
 )
 from sqlsched.trigger import Trigger
+
+_THESE = "schedule_id IN (SELECT value FROM json_each(?))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ def edit(
             raise InvalidScheduleError(
                 f"schedule {schedule_id!r} comes from {there.source}; change it there"
             )
-        return replace_one(database, change(there.schedule), now_us)
+        return replace_one(database, change(there.schedule), now_us, "edited")
 
 
 def remove(
@@ -61,18 +64,27 @@ def remove(
     with transaction(database):
         if not copies_too:
             _refuse(database, ids, "source != ''", "remove it there")
-        for schedule_id in ids:
-            remove_one(database, schedule_id, now_us)
+        remove_all(database, ids, now_us)
 
 
-def pause(database: Database, ids: Sequence[str], now_us: int) -> None:
-    """Stop firings until `resume`. Pausing what is paused changes nothing.
+def pause(
+    database: Database,
+    ids: Sequence[str],
+    now_us: int,
+    *,
+    note: str | None = None,
+    who: str | None = None,
+) -> None:
+    """Stop firings until `resume`. Pausing what is paused changes nothing but its note.
 
+    `note` says why and `who` by whom, for the record; by default it is who runs this process.
     InvalidScheduleError for one that several machines share.
     """
+    if note is not None:
+        checked_text(note, "note")
     with transaction(database):
         _refuse(database, ids, "shared = 1", "pause it there")
-        pause_within(database, ids, now_us)
+        pause_within(database, ids, now_us, note=note, who=who)
 
 
 def resume_all(database: Database, ids: Sequence[str], now_us: int) -> None:
@@ -83,6 +95,7 @@ def resume_all(database: Database, ids: Sequence[str], now_us: int) -> None:
     with transaction(database):
         _refuse(database, ids, "shared = 1", "resume it there")
         highest_time.note(database, now_us)
+        audit.resumed(database, ids, now_us)
         for schedule_id in ids:
             there = get(database, schedule_id)
             if there.paused_us is not None:
@@ -173,9 +186,15 @@ def wake(schedule_id: str, schedule: ScheduledTask, anchor_us: int, next_us: int
     return jittered_us(schedule_id, schedule.timing(anchor_us), next_us)
 
 
-def replace_one(database: Database, schedule: ScheduledTask, now_us: int) -> Added:
+def replace_one(
+    database: Database,
+    schedule: ScheduledTask,
+    now_us: int,
+    what: Literal["edited", "replaced"],
+) -> Added:
     """Let a schedule take the place of the one with its id, within a transaction."""
     highest_time.note(database, now_us)
+    audit.ended(database, what, [schedule.schedule_id], now_us)
     revoke(database, schedule.schedule_id)
     there = get(database, schedule.schedule_id)
     same_trigger = _without_end(schedule) == _without_end(there.schedule)
@@ -232,8 +251,43 @@ def never(schedule: ScheduledTask) -> InvalidScheduleError:
     )
 
 
-def remove_one(database: Database, schedule_id: str, now_us: int) -> None:
-    """Remove a schedule, within a transaction."""
+def remove_all(
+    database: Database, ids: Sequence[str], now_us: int, *, who: str | None = None
+) -> None:
+    """Remove schedules, within a transaction. Only those that leave something undone are gone
+    through one by one. ScheduleNotFoundError if one is not there."""
+    listed = json.dumps(list(ids))
+    missing = database.execute(
+        """SELECT value FROM json_each(?)
+           WHERE value NOT IN (SELECT schedule_id FROM schedules) LIMIT 1""",
+        (listed,),
+    ).fetchone()
+    if missing is not None:
+        get(database, missing[0])
+    audit.ended(database, "removed", ids, now_us, who)
+    for schedule_id in _undone(database, listed, now_us):
+        _cancel_all(database, schedule_id, now_us)
+    database.execute(f"DELETE FROM schedules WHERE {_THESE}", (listed,))
+
+
+def _undone(database: Database, listed: str, now_us: int) -> list[str]:
+    """Those of these schedules that have something due, claimed or waiting.
+
+    Few runs are claimed or waiting: with the plus, SQLite starts from them and not from the ids.
+    """
+    these = _THESE.replace("?", "?1")
+    rows = database.execute(
+        f"""SELECT schedule_id FROM schedules WHERE next_us <= ?2 AND {these}
+            UNION SELECT schedule_id FROM runs WHERE status = 'claimed' AND +{these}
+            UNION SELECT schedule_id FROM runs WHERE status = 'waiting' AND held = 0 AND +{these}
+            UNION SELECT schedule_id FROM runs WHERE held = 1 AND +{these}""",
+        (listed, now_us),
+    )
+    return [row[0] for row in rows]
+
+
+def _cancel_all(database: Database, schedule_id: str, now_us: int) -> None:
+    """Account for what a schedule that goes has not done."""
     with suppress(UnreadableScheduleError):  # nobody can tell its firings; it goes all the same
         revoke(database, schedule_id)
         account(database, get(database, schedule_id), now_us, "cancelled", "removed")
@@ -242,7 +296,6 @@ def remove_one(database: Database, schedule_id: str, now_us: int) -> None:
            WHERE schedule_id = ? AND status IN ('waiting', 'claimed')""",
         (now_us, schedule_id),
     )
-    database.execute("DELETE FROM schedules WHERE schedule_id = ?", (schedule_id,))
 
 
 def account(
@@ -262,14 +315,24 @@ def account(
         record(database, schedule.schedule_id, schedule.task_name, stretch, there.trigger, now_us)
 
 
-def pause_within(database: Database, ids: Sequence[str], now_us: int) -> None:
-    """Pause schedules, within a transaction."""
-    for schedule_id in ids:
+def pause_within(
+    database: Database,
+    ids: Sequence[str],
+    now_us: int,
+    *,
+    note: str | None = None,
+    who: str | None = None,
+) -> None:
+    """The same as `pause`, within a transaction."""
+    listed = json.dumps(list(ids))
+    audit.paused(database, ids, now_us, note=note, who=who)
+    claimed = f"SELECT DISTINCT schedule_id FROM runs WHERE status = 'claimed' AND +{_THESE}"
+    for (schedule_id,) in database.execute(claimed, (listed,)).fetchall():
         revoke(database, schedule_id)
     database.execute(
-        """UPDATE schedules SET paused_us = ?, wake_us = NULL
-           WHERE paused_us IS NULL AND schedule_id IN (SELECT value FROM json_each(?))""",
-        (now_us, json.dumps(list(ids))),
+        f"""UPDATE schedules SET paused_us = ?, wake_us = NULL
+            WHERE paused_us IS NULL AND {_THESE}""",
+        (now_us, listed),
     )
 
 

@@ -117,7 +117,8 @@ def _count_failure(database: Database, schedule_id: str, now_us: int, result: Tu
         (schedule_id,),
     ).fetchone()
     if row is not None and row[1]:
-        pause_within(database, [schedule_id], now_us)
+        note = f"{row[0]} failures in a row"
+        pause_within(database, [schedule_id], now_us, note=note, who="sqlsched")
         result.paused.append((schedule_id, row[0]))
 
 

@@ -173,7 +173,28 @@ CREATE INDEX runs_teller ON runs (teller) WHERE teller IS NOT NULL;
 # What lies ahead once the clock was put back is found without looking at every run.
 _V4 = "CREATE INDEX runs_unrun ON runs (last_us) WHERE attempt = 0;"
 
-STEPS = (_V1, _V2, _V3, _V4)
+# What was done to schedules, and by whom: `why` tells of it. In a database that is older than this
+# step nobody knows what was done before, which is noted as if it had been forgotten.
+_V5 = """
+CREATE TABLE changes (
+    change_id INTEGER PRIMARY KEY,
+    schedule_id TEXT NOT NULL,      -- outlives its schedule
+    at_us INTEGER NOT NULL,
+    what TEXT NOT NULL,             -- edited, replaced, removed, paused or resumed
+    who TEXT NOT NULL,              -- like "alice (pid 123)"
+    note TEXT,
+    before TEXT,                    -- what an edit or removal ended: its columns, as JSON
+    over_us INTEGER                 -- since when it may be forgotten; NULL: a pause in force
+) STRICT;
+CREATE INDEX changes_of ON changes (schedule_id, at_us);
+CREATE INDEX changes_over ON changes (over_us) WHERE over_us IS NOT NULL;
+-- died: 1 if it did not end in order; stopped_us is then the last sign of life.
+ALTER TABLE owners ADD COLUMN died INTEGER NOT NULL DEFAULT 0;
+INSERT INTO meta SELECT 'forgotten_us', CAST(strftime('%s', 'now') AS INTEGER) * 1000000
+    WHERE EXISTS (SELECT 1 FROM schedules);
+"""
+
+STEPS = (_V1, _V2, _V3, _V4, _V5)
 VERSION = len(STEPS)
 
 _TABLE = re.compile(

@@ -52,7 +52,7 @@ def take_over(
         release(database, [owner.owner for owner in dead])
         telling.release(database, [owner.owner for owner in dead])
         database.execute(
-            """UPDATE owners SET stopped_us = seen_us
+            """UPDATE owners SET stopped_us = seen_us, died = 1
                WHERE owner IN (SELECT value FROM json_each(?))""",
             (_ids(dead),),
         )

@@ -8,7 +8,7 @@ from typing import Any
 from sqlsched.exceptions import ScheduleNotFoundError
 from sqlsched.instants import format_us
 from sqlsched.serialization import shorten
-from sqlsched.storage import highest_time
+from sqlsched.storage import audit, highest_time
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.hooks import hooked
 from sqlsched.storage.schedules import get
@@ -197,15 +197,18 @@ def retry_of(database: Database, run_id: int) -> int | None:
 def prune(database: Database, before_us: int, limit: int) -> int:
     """Forget up to `limit` of the oldest rows that ended before an instant; how many it was.
 
-    Remembers how far it went: should the clock be put back to before that, nothing that may have
-    run is dispatched again.
+    The same goes for the record of changes; it returns whichever number is larger. Remembers how
+    far it went: should the clock be put back to before that, nothing that may have run is
+    dispatched again.
     """
-    if not _prunable(database, before_us, limit):
+    if not _prunable(database, before_us, limit) and not audit.has_past(database, before_us):
         return 0
     with transaction(database):
         oldest = _prunable(database, before_us, limit)
         database.executemany("DELETE FROM runs WHERE run_id = ?", [row[:1] for row in oldest])
-        _remember_pruned(database, max((row[1] for row in oldest), default=0))
+        _remember(database, "pruned_us", max((row[1] for row in oldest), default=0))
+        changes = audit.forget(database, before_us, limit)
+        _remember(database, "forgotten_us", before_us)
         database.execute("DELETE FROM owners WHERE stopped_us < ?", (before_us,))
         database.execute(
             """DELETE FROM schedules
@@ -213,7 +216,7 @@ def prune(database: Database, before_us: int, limit: int) -> int:
                    SELECT 1 FROM runs WHERE runs.schedule_id = schedules.schedule_id)""",
             (before_us,),
         )
-    return len(oldest)
+    return max(len(oldest), changes)
 
 
 def _prunable(database: Database, before_us: int, limit: int) -> list[tuple[int, int]]:
@@ -226,15 +229,24 @@ def _prunable(database: Database, before_us: int, limit: int) -> list[tuple[int,
     ).fetchall()
 
 
-def _remember_pruned(database: Database, pruned_us: int) -> None:
+def _remember(database: Database, key: str, us: int) -> None:
     database.execute(
-        """INSERT INTO meta VALUES ('pruned_us', ?)
+        """INSERT INTO meta VALUES (?, ?)
            ON CONFLICT DO UPDATE SET value = max(value, excluded.value)""",
-        (pruned_us,),
+        (key, us),
     )
 
 
 def pruned_us(database: Database) -> int:
     """No run up to this nominal time is known any more."""
-    row: Any = database.execute("SELECT value FROM meta WHERE key = 'pruned_us'").fetchone()
+    return _remembered(database, "pruned_us")
+
+
+def forgotten_us(database: Database) -> int:
+    """What ended before this moment, a run or what was done to a schedule, may be known no more."""
+    return _remembered(database, "forgotten_us")
+
+
+def _remembered(database: Database, key: str) -> int:
+    row: Any = database.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     return int(row[0]) if row else 0
