@@ -16,7 +16,8 @@ PACKAGE = Path(__file__).parents[1] / "sqlsched"
 
 LAYERS = {
     "core": "exceptions serialization durations instants output timezones cron cron_fields bits "
-    "scheduled_task field_checks trigger planner overlap merge_functions",
+    "scheduled_task field_checks trigger planner overlap merge_functions "
+    "evidence why causes clock_changes words",
     "ports": "abc clock run_context importing processes hook_task observer",
     "storage": "storage",
     "engine": "scheduler loop backlog dispatcher takeover feeds intake events settings steps "

@@ -30,6 +30,7 @@ TABLE = {
     "cancel": Entry("past", "cancel", "Stop a run that is claimed, waiting or running."),
     "history": Entry("past", "history", "Show what ran, and what did not and why."),
     "logs": Entry("past", "logs", "Print what a run printed."),
+    "why": Entry("understand", "why", "Tell why a schedule ran at a time, or did not."),
     "hooks": Entry("hooks", "hooks", "Show or set who is told how runs end."),
     "import": Entry("transfer", "import_", "Import schedules from JSON lines."),
     "export": Entry(

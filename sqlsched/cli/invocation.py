@@ -65,11 +65,17 @@ def say(text: str) -> None:
     click.echo(clipped(text, _LONGEST_LINE), err=True)
 
 
-def clipped(text: str, width: int = 40) -> str:
-    """One line of bounded length, without what would steer a terminal."""
+def printable(text: str) -> str:
+    """One line, without what would steer a terminal."""
     line = " ".join(text.split())
     if not line.isprintable():
         line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    return line
+
+
+def clipped(text: str, width: int = 40) -> str:
+    """The same, of bounded length."""
+    line = printable(text)
     return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
@@ -94,6 +100,18 @@ def print_json_array(items: Iterable[Any]) -> None:
         sys.stdout.write(f"{opening}\n  {json.dumps(item, ensure_ascii=False)}")
         opening = ","
     sys.stdout.write("[]\n" if opening == "[" else "\n]\n")
+
+
+def print_paragraph(text: str) -> None:
+    """Print sentences, as wide as the terminal; in one line to what is none."""
+    line = printable(text)
+    if sys.stdout.isatty():
+        import shutil
+        import textwrap
+
+        width = shutil.get_terminal_size().columns
+        line = textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+    click.echo(line)
 
 
 def print_table(rows: Iterable[Sequence[Any]], headers: Sequence[str]) -> bool:

@@ -23,9 +23,9 @@ def s(seconds: float) -> int:
 class Scheduler:
     """One owner, with a connection of its own."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, at: float) -> None:
         self.database = open_for_writing(path)
-        self.entry, self.lock = owners.register(self.database, "boot", NOON_US)
+        self.entry, self.lock = owners.register(self.database, "boot", s(at))
 
     @property
     def owner(self) -> int:
@@ -45,6 +45,11 @@ class Scheduler:
         """A turn that records how a run ended, and by default claims nothing."""
         end = Finished(run.run_id, status, s(at))
         return self.turn(at, ahead=ahead, finished=[end], **more)
+
+    def stop(self, at: float) -> None:
+        """Leave in order."""
+        owners.unregister(self.database, self.owner, s(at))
+        self.lock.release()
 
     def die(self) -> None:
         """Leave as a killed process does: the lock is gone, the rows are as they were."""
@@ -68,9 +73,9 @@ class Bench:
             scheduler.die()
         self.database.close()
 
-    def scheduler(self) -> Scheduler:
+    def scheduler(self, at: float = 0) -> Scheduler:
         """Another scheduler enters."""
-        self._schedulers.append(Scheduler(self.path))
+        self._schedulers.append(Scheduler(self.path, at))
         return self._schedulers[-1]
 
     def add(self, schedule_id: str = "job", *, at: float = -100, **fields: Any) -> None:
