@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "sqlsched"
 LAYERS = {
     "core": "exceptions serialization durations instants output timezones cron cron_fields bits "
     "scheduled_task field_checks trigger planner overlap merge_functions "
-    "evidence why causes clock_changes words",
+    "evidence why causes clock_changes words timeline timeline_svg time_axis dashboard",
     "ports": "abc clock run_context importing processes hook_task observer",
     "storage": "storage",
     "engine": "scheduler loop backlog dispatcher takeover feeds intake events settings steps "

@@ -30,6 +30,11 @@ TABLE = {
     "cancel": Entry("past", "cancel", "Stop a run that is claimed, waiting or running."),
     "history": Entry("past", "history", "Show what ran, and what did not and why."),
     "logs": Entry("past", "logs", "Print what a run printed."),
+    "stats": Entry("understand", "stats", "Print figures of each schedule's runs."),
+    "timeline": Entry("timeline", "timeline", "Draw what ran and what is to come."),
+    "watch": Entry(
+        "watch", "watch", "Show who is running, what runs, what ended and what is next."
+    ),
     "why": Entry("understand", "why", "Tell why a schedule ran at a time, or did not."),
     "hooks": Entry("hooks", "hooks", "Show or set who is told how runs end."),
     "import": Entry("transfer", "import_", "Import schedules from JSON lines."),

@@ -1,5 +1,6 @@
 """What the commands share: which database, opened how, and how results are printed."""
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -20,11 +21,13 @@ _LONGEST_LINE = 1000
 
 
 class Invocation:
-    """One call of the program: `db` is `--db`, `command` what stood behind `--` of add or edit."""
+    """One call of the program: `db` is `--db`, `command` what stood behind `--` of add or edit,
+    `has_unicode` whether whoever reads stdout expects more than ASCII."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_unicode: bool = True) -> None:
         self.db: Path | None = None
         self.command: list[str] | None = None
+        self.has_unicode = has_unicode
 
     @property
     def path(self) -> "Path":
@@ -112,6 +115,30 @@ def print_paragraph(text: str) -> None:
         width = shutil.get_terminal_size().columns
         line = textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
     click.echo(line)
+
+
+def has_colour() -> bool:
+    """Whether stdout is a terminal whose user wants colour (https://no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and not is_dumb()
+
+
+def is_dumb() -> bool:
+    """Whether the terminal has no cursor to move."""
+    return os.environ.get("TERM", "dumb") == "dumb"
+
+
+def write_whole(path: "Path", pieces: Iterable[str]) -> None:
+    """Write a file, whole or not at all, whatever happens meanwhile."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.writelines(pieces)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def print_table(rows: Iterable[Sequence[Any]], headers: Sequence[str]) -> bool:

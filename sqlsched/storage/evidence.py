@@ -7,10 +7,8 @@ from typing import Any
 from sqlsched.evidence import Act, Asked, Evidence, Pause, Presence, Run, Service, Version
 from sqlsched.exceptions import ScheduleNotFoundError
 from sqlsched.serialization import shorten
-from sqlsched.storage import runs, schedules
-from sqlsched.storage.claims import others
+from sqlsched.storage import owners, runs, schedules
 from sqlsched.storage.connection import Database
-from sqlsched.storage.owners import is_alive
 from sqlsched.storage.schedules import CONTENT, StoredSchedule, UnreadableScheduleError
 from sqlsched.storage.starts import is_going
 
@@ -50,7 +48,7 @@ class _Gathering:
         self._id = schedule_id
         self._now_us = now_us
         self._current = self._read_current()
-        self._services = services(database)
+        self._services = owners.services(database)
 
     def gather(self, asked: Asked | None) -> Evidence:
         asked, firing = self._latest() if asked is None else (asked, self._firing_in(asked))
@@ -269,18 +267,6 @@ class _Gathering:
 
     def _runs(self, query: str, *values: Any) -> Iterator[Run]:
         return (Run(*row) for row in self._database.execute(query, values))
-
-
-def services(database: Database) -> list[Service]:
-    """Every scheduler on record. Whether one that has not ended in order lives, its lock tells."""
-    alive = {other.owner for other in others(database, None) if is_alive(database.path, other)}
-    found = []
-    for owner, pid, since_us, seen_us, stopped_us, died in database.execute(
-        "SELECT owner, pid, started_us, seen_us, stopped_us, died FROM owners"
-    ):
-        gone = stopped_us is None and owner not in alive
-        found.append(Service(pid, since_us, seen_us if gone else stopped_us, bool(died) or gone))
-    return found
 
 
 def _end(service: Service) -> int:

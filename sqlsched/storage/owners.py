@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from sqlsched.evidence import Service
 from sqlsched.storage import files, telling
 from sqlsched.storage.claims import abandon, others, release
 from sqlsched.storage.connection import Database, transaction
@@ -47,3 +48,15 @@ def is_alive(path: Path, owner: Owner) -> bool:
 def anyone_serving(database: Database) -> bool:
     """Whether some scheduler is alive."""
     return any(is_alive(database.path, owner) for owner in others(database, None))
+
+
+def services(database: Database) -> list[Service]:
+    """Every scheduler on record. Whether one that has not ended in order lives, its lock tells."""
+    alive = {other.owner for other in others(database, None) if is_alive(database.path, other)}
+    found = []
+    for owner, pid, since_us, seen_us, stopped_us, died in database.execute(
+        "SELECT owner, pid, started_us, seen_us, stopped_us, died FROM owners"
+    ):
+        gone = stopped_us is None and owner not in alive
+        found.append(Service(pid, since_us, seen_us if gone else stopped_us, bool(died) or gone))
+    return found
