@@ -147,7 +147,7 @@ def _section(
 
 def _line(row: _Row, widths: Sequence[int], screen: Screen) -> str:
     line, length = "", 0
-    for cell, width in zip(row, widths, strict=True):
+    for cell, width in zip(row, [*widths[:-1], 0], strict=True):
         text = f"  {cell.text:<{width}}"
         text = _clip(text, screen.width - length, screen)
         length += len(text)

@@ -156,12 +156,20 @@ class Style:
         yield " " * indent + line
 
 
+def columns(longest_id: int, width: int) -> int:
+    """How many columns of a chart are left for time, beside the ids."""
+    return max(width - _label_width(longest_id) - 1, 10)
+
+
+def _label_width(longest_id: int) -> int:
+    return min(longest_id, LONGEST_LABEL) + 1
+
+
 def lines(
     rows: Iterable[Row], gaps: Iterable[Gap], window: Window, longest_id: int, style: Style
 ) -> Iterator[str]:
     """The chart: a title, an axis of time, a line for each row, and a legend of what is in it."""
-    label = min(longest_id, LONGEST_LABEL) + 1
-    size = max(style.width - label - 1, 10)
+    label, size = _label_width(longest_id), columns(longest_id, style.width)
     ground = _ground(gaps, window, size)
     used = set(ground)
     yield _title(window, size, style)

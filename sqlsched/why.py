@@ -231,9 +231,9 @@ def _neighbours(e: Evidence, words: Words) -> str:
     after = trigger.next_us(e.asked.end_us - 1)
     near = []
     if before is not None and before > e.version.created_us:
-        near.append(f"the one before was at {words.at(before)}")
+        near.append(f"the one before {_is(e, before)} at {words.at(before)}")
     if after is not None and (e.version.ended is None or after <= e.version.ended.at_us):
-        near.append(f"the next {'is' if after > e.now_us else 'was'} at {words.at(after)}")
+        near.append(f"the next {_is(e, after)} at {words.at(after)}")
     text = f" Of its firings {' and '.join(near)}." if near else ""
     moved = None if before is None else clock_changes.skipped(trigger, before, words)
     if moved is not None and clock_changes.stands_for(trigger, before or 0, e.asked):
@@ -250,6 +250,10 @@ def _name(e: Evidence, words: Words) -> str:
         asked = words.at(e.attempts[0].scheduled_us)
         return f"The run of {e.schedule_id} that was asked for by hand at {asked}"
     return f"The firing of {e.schedule_id} at {words.at(e.scheduled_us or e.asked.at_us)}"
+
+
+def _is(e: Evidence, us: int) -> str:
+    return "is" if us > e.now_us else "was"
 
 
 def _moment(e: Evidence, words: Words) -> str:

@@ -213,6 +213,6 @@ def test_the_table_of_speeds_is_the_one_that_was_measured() -> None:
 
 def test_the_pictures_are_there() -> None:
     pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", README)
-    assert len(pictures) == 2
+    assert len(pictures) == 3
     for picture in pictures:
         assert (ROOT / picture).read_text().startswith("<?xml")

@@ -12,7 +12,7 @@ from sqlsched.clock import now_us
 from sqlsched.exceptions import InvalidScheduleError
 from sqlsched.instants import MINUTE_US, format_us, parse_time, to_us
 from sqlsched.storage import chart, evidence
-from sqlsched.timeline import Style, Window, lines
+from sqlsched.timeline import Style, Window, columns, lines
 from sqlsched.timezones import zone_info
 
 _HOUR_US = 60 * MINUTE_US
@@ -65,9 +65,9 @@ def timeline(
                 write_whole(Path(svg), picture)
                 say(f"wrote {svg}: {count} schedules")
             return
-        columns = width or shutil.get_terminal_size((_WIDTH, 24)).columns
-        style = Style(columns, clock, invocation.has_unicode, has_colour())
-        rows = chart.rows(database, window, columns, found)
+        width = width or shutil.get_terminal_size((_WIDTH, 24)).columns
+        style = Style(width, clock, invocation.has_unicode, has_colour())
+        rows = chart.rows(database, window, columns(longest, width), found)
         for line in lines(rows, gaps, window, longest, style):
             click.echo(line, color=True)
 
