@@ -12,6 +12,7 @@ from sqlsched.words import Words, pids, sentence, span
 
 _SHOWN = 4
 """Attempts that are told one by one: the first, and the last ones."""
+_WHAT_FOR = {"catchup": ", to catch up", "backfill": ", as a backfill"}
 _LATE_US = SECOND_US
 """What is this late is explained."""
 
@@ -41,7 +42,7 @@ def _first(e: Evidence, run: Run, words: Words) -> str:
     late_us = (run.started_us or 0) - run.due_us
     when = "on time" if late_us < SECOND_US // 1000 else f"{span(late_us)} after it was due"
     text = f"run {run.run_id} was started{by(run)} at {words.at(run.started_us or 0)}, {when}"
-    return text + _put_off(e, run, words) + (", to catch up" if run.trigger == "catchup" else "")
+    return text + _put_off(e, run, words) + _WHAT_FOR.get(run.trigger, "")
 
 
 def _put_off(e: Evidence, run: Run, words: Words) -> str:

@@ -111,8 +111,9 @@ _RANK = {name: rank for rank, name in enumerate(MARKS)}
 
 
 def mark_of(status: str) -> str:
-    """The mark that a status of the ledger has."""
-    return {"claimed": "waiting", "sending": "running"}.get(status, status)
+    """The mark that a status of the ledger has; one that nobody knows has that of abandoned."""
+    mark = {"claimed": "waiting", "sending": "running"}.get(status, status)
+    return mark if mark in MARKS else "abandoned"
 
 
 @dataclass(frozen=True, slots=True)

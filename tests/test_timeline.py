@@ -100,7 +100,8 @@ def test_missed_firings_are_drawn_from_the_first_to_the_last() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "glyph"), [("claimed", "┄"), ("waiting", "┄"), ("sending", "▶"), ("sent", "▄")]
+    ("status", "glyph"),
+    [("claimed", "┄"), ("waiting", "┄"), ("sending", "▶"), ("sent", "▄"), ("what?", "?")],
 )
 def test_each_status_of_the_ledger_has_a_mark(status: str, glyph: str) -> None:
     assert chart(row(bars=[Bar(1, status, m(1), m(1))]))[0][1] == glyph

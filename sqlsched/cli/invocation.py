@@ -39,10 +39,17 @@ class Invocation:
     @contextmanager
     def reading(self) -> Iterator["Database"]:
         """The database, to look at."""
+        from sqlsched.exceptions import StorageError
         from sqlsched.storage.connection import open_for_reading, sqlite_errors
 
         with closing(open_for_reading(self.path)) as database, sqlite_errors(self.path):
-            yield database
+            try:
+                yield database
+            except OverflowError as error:
+                raise StorageError(
+                    f"{self.path} was changed by other means and has a time beyond all calendars: "
+                    f"{error}"
+                ) from error
 
     @contextmanager
     def writing(self, *, create: bool = False) -> Iterator["Database"]:

@@ -12,8 +12,8 @@ from sqlsched.storage.starts import is_going
 
 _LATELY = 200
 """The newest runs, among which those that ended last are looked for."""
-_WHAT = """iif(s.task_name LIKE 'sqlsched:%' AND json_valid(s.args),
-    (SELECT group_concat(value, ' ') FROM json_each(s.args)), s.task_name)"""
+_WHAT = """coalesce(iif(s.task_name LIKE 'sqlsched:%' AND json_valid(s.args),
+    (SELECT group_concat(value, ' ') FROM json_each(s.args)), NULL), s.task_name)"""
 """SQL: a task in a few words; a command reads better as itself."""
 _GOING = f"{is_going('runs')} AND status IN ('running', 'sending')"
 

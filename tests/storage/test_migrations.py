@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sqlsched.clock import now_us
 from sqlsched.storage import migrations, runs
 from sqlsched.storage.connection import (
     DamagedDatabaseError,
@@ -110,3 +111,20 @@ def test_with_a_trigger_in_it_nothing_is_brought_up_to_date(
         with pytest.raises(DamagedDatabaseError, match="a trigger 'planted'"):
             open_database(path)
     assert schema(path) == before
+
+
+def test_of_an_older_database_it_is_known_that_changes_were_not_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used, unused = tmp_path / "used.db", tmp_path / "unused.db"
+    with older(used, 2, monkeypatch) as connection:
+        connection.execute(
+            """INSERT INTO schedules (schedule_id, task_name, args, kwargs, labels, interval_s,
+                   created_us, anchor_us) VALUES ('job', 'm:f', '[]', '{}', '{}', 60, 0, 0)"""
+        )
+    with older(unused, 2, monkeypatch):
+        pass
+    with closing(open_for_writing(used)) as database:
+        assert now_us() - 60_000_000 < runs.forgotten_us(database) <= now_us()
+    with closing(open_for_writing(unused)) as database:
+        assert runs.forgotten_us(database) == 0

@@ -88,8 +88,9 @@ def test_a_command_reads_as_itself(bench: Bench) -> None:
     )
     additions.add(bench.database, task, s(0))
     assert look(bench).coming[0].what == "/bin/echo a b"
-    bench.database.execute("UPDATE schedules SET args = 'no json'")
-    assert look(bench).coming[0].what == "sqlsched:exec"
+    for damaged in ("no json", "null", "[]"):
+        bench.database.execute("UPDATE schedules SET args = ?", (damaged,))
+        assert look(bench).coming[0].what == "sqlsched:exec"
 
 
 def test_no_question_goes_through_a_whole_table(
