@@ -7,7 +7,13 @@ from sqlsched.evidence import Service
 from sqlsched.storage import files, telling
 from sqlsched.storage.claims import abandon, others, release
 from sqlsched.storage.connection import Database, transaction
+from sqlsched.storage.starts import is_going
 from sqlsched.storage.turn import Owner
+
+LAST_SEEN = f"""max(seen_us, coalesce((SELECT max(runs.started_us) FROM runs
+    WHERE {is_going("runs")} AND runs.owner = owners.owner), 0))"""
+"""SQL: the last sign of life of a dead scheduler: its latest minute, or the last run that it
+started and did not end."""
 
 
 def register(database: Database, boot_id: str, now_us: int) -> tuple[Owner, files.OwnerLock]:
@@ -54,8 +60,9 @@ def services(database: Database) -> list[Service]:
     """Every scheduler on record. Whether one that has not ended in order lives, its lock tells."""
     alive = {other.owner for other in others(database, None) if is_alive(database.path, other)}
     found = []
-    for owner, pid, since_us, seen_us, stopped_us, died in database.execute(
-        "SELECT owner, pid, started_us, seen_us, stopped_us, died FROM owners"
+    for owner, pid, since_us, stopped_us, died, seen_us in database.execute(
+        f"""SELECT owner, pid, started_us, stopped_us, died,
+                iif(stopped_us IS NULL, {LAST_SEEN}, NULL) FROM owners"""
     ):
         gone = stopped_us is None and owner not in alive
         found.append(Service(pid, since_us, seen_us if gone else stopped_us, bool(died) or gone))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlsched.storage import files, telling
 from sqlsched.storage.claims import abandon, release
 from sqlsched.storage.connection import Database, transaction
+from sqlsched.storage.owners import LAST_SEEN
 from sqlsched.storage.starts import is_going
 from sqlsched.storage.turn import Owner
 
@@ -41,6 +42,11 @@ def take_over(
     was sending to a queue is sent again, under the same task id, if `resend`.
     """
     with transaction(database):
+        database.execute(
+            f"""UPDATE owners SET stopped_us = {LAST_SEEN}, died = 1
+                WHERE owner IN (SELECT value FROM json_each(?))""",
+            (_ids(dead),),
+        )
         if resend:
             database.execute(
                 f"""UPDATE runs SET status = 'claimed', started_us = NULL
@@ -51,11 +57,6 @@ def take_over(
         abandoned = abandon(database, [owner.owner for owner in dead], now_us, "owner-died")
         release(database, [owner.owner for owner in dead])
         telling.release(database, [owner.owner for owner in dead])
-        database.execute(
-            """UPDATE owners SET stopped_us = seen_us, died = 1
-               WHERE owner IN (SELECT value FROM json_each(?))""",
-            (_ids(dead),),
-        )
     for owner in dead:
         files.remove_owner(database.path.resolve(), owner.token)
     return abandoned

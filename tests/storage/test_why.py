@@ -309,11 +309,12 @@ def test_outside_the_window_says_who_was_not_there(bench: Bench) -> None:
 def test_a_process_that_died_ended_after_its_last_sign_of_life(bench: Bench) -> None:
     bench.add()
     scheduler = bench.scheduler(-60)
+    scheduler.turn(0)
     scheduler.lock.release()
-    told = text(why(bench, 0, now=1))
-    assert f"since 11:59:00, when pid {PID} gave its last sign of life before it died" in told
-    bench.take_over([scheduler.entry], 1)
-    assert text(why(bench, 0, now=1)) == told
+    told = text(why(bench, 60, now=61))
+    assert f"since 12:00:00, when pid {PID} gave its last sign of life before it died" in told
+    bench.take_over([scheduler.entry], 61)
+    assert text(why(bench, 60, now=61)) == told
 
 
 def test_outside_the_window_though_somebody_was_running_says_that(bench: Bench) -> None:
