@@ -73,6 +73,28 @@ def test_where_stdout_has_no_unicode_it_is_drawn_in_ascii(tmp_path: Path) -> Non
     assert result.stdout.count(b"|") == 26  # with the legend's
 
 
+@pytest.mark.parametrize(
+    ("environment", "has_colour"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "dumb"}, False),
+    ],
+)
+def test_colour_is_for_terminals_whose_users_want_it(
+    planned: Sqlsched,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    has_colour: bool,
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert "\x1b" not in planned("timeline", *DAY).stdout
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert ("\x1b[36m╷\x1b[0m" in planned("timeline", *DAY).stdout) == has_colour
+
+
 def test_a_picture_is_written_whole_and_to_stdout_if_wished(
     planned: Sqlsched, tmp_path: Path
 ) -> None:

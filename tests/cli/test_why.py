@@ -110,6 +110,19 @@ def test_a_note_of_a_pause_is_told(sqlsched: Sqlsched, why: Callable[..., dict[s
     assert 'with the note "see\\x1b[31m ticket 7"' in printed
 
 
+def test_on_a_terminal_the_words_are_broken_between_words(
+    sqlsched: Sqlsched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sqlsched(*ADD)
+    whole = sqlsched("why", "job").stdout
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    broken = sqlsched("why", "job").stdout
+    assert max(map(len, broken.splitlines())) <= 60
+    assert broken.split() == whole.split()
+    assert broken.count("\n") > 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "named"),
     [

@@ -9,6 +9,7 @@ import pytest
 
 from sqlsched.exceptions import InvalidScheduleError
 from sqlsched.instants import SECOND_US, from_us
+from sqlsched.planner import Claim
 from sqlsched.scheduled_task import ScheduledTask
 from sqlsched.storage import additions, changes, mirror, runs, schedules
 
@@ -174,6 +175,17 @@ def test_what_a_source_changes_is_recorded_as_its_doing(bench: Bench) -> None:
     assert set(who(bench)) == {LABELS}
 
 
+def test_what_comes_changed_with_a_claim_is_recorded_and_what_comes_as_it_was_is_not(
+    bench: Bench,
+) -> None:
+    for at, interval in ((0, 60), (10, 60), (20, 90)):
+        task = ScheduledTask(task_name="m:f", schedule_id="job", interval=interval)
+        mirror.adopt(bench.database, "labels", [Claim(schedule=task, anchor_us=0)], s(at))
+    mirror.forget(bench.database, ["job", "nothing"], s(30))
+    assert recorded(bench) == [("job", "edited", 20), ("job", "removed", 30)]
+    assert set(who(bench)) == {LABELS}
+
+
 def test_the_record_is_forgotten_with_old_runs_but_for_pauses_in_force(bench: Bench) -> None:
     for name in ("a", "b", "c"):
         bench.add(name)
@@ -197,8 +209,8 @@ def test_a_schedule_that_is_removed_takes_its_pause_along(bench: Bench) -> None:
 
 def test_any_number_is_paused_and_removed_by_a_handful_of_statements(bench: Bench) -> None:
     many = [f"job{number}" for number in range(300)]
-    for name in many:
-        bench.add(name)
+    tasks = [ScheduledTask(task_name="m:f", schedule_id=name, interval=900) for name in many]
+    additions.add_all(bench.database, tasks, s(-100))
     asked: list[str] = []
     bench.database.set_trace_callback(asked.append)
     changes.pause(bench.database, many, s(-50))

@@ -541,6 +541,10 @@ def test_a_minute_means_the_first_firing_in_it_and_a_second_the_one_in_it(bench:
     assert why(bench, 60, now=0).scheduled_us == s(65)
     assert why(bench, 85, now=0, span=SECOND_US).scheduled_us == s(85)
     assert why(bench, 86, now=0, span=SECOND_US).scheduled_us is None
+    scheduler = bench.scheduler()
+    for at in (5, 25, 45):
+        scheduler.finish(scheduler.turn(at).started[0], at + 1)
+    assert why(bench, 0, now=50).run_id == 1
 
 
 # -- clock changes --------------------------------------------------------------------------------
@@ -606,6 +610,14 @@ def test_a_minute_that_comes_twice_fires_the_first_time(bench: Bench) -> None:
         "the clock of Europe/Berlin showed 02:30 twice that day, and a job at a fixed time fires "
         "the first time only, which was at 2027-10-31T00:30:00+00:00."
     )
+
+
+def test_a_job_at_the_very_end_of_a_gap_comes_at_its_own_time(bench: Bench) -> None:
+    bench.add(cron="0 3 * * *", cron_offset="Europe/Berlin", at=0)
+    at_us = berlin("2027-03-28T03:00")
+    decision = decide(evidence.gather(bench.database, "job", Asked(at_us, MINUTE_US), s(0)))
+    assert decision.scheduled_us == at_us
+    assert "clock" not in decision.text
 
 
 # -- what is forgotten ----------------------------------------------------------------------------
