@@ -178,3 +178,8 @@ CHECKS: dict[str, Check] = {
 
 STORED_CHECKS = CHECKS | {"cron": _cron_shape}
 """The same for what was stored: whether a cron expression ever fires is not computed again."""
+
+
+def check_field(name: str, value: Any) -> Any:
+    """A field's value in its one form; InvalidScheduleError that names the field."""
+    return None if value is None else CHECKS[name](value, name)

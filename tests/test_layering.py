@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "sqlsched"
 
 LAYERS = {
     "core": "exceptions serialization durations instants output timezones cron cron_fields bits "
-    "scheduled_task field_checks trigger planner overlap merge_functions "
+    "scheduled_task field_checks trigger planner overlap merge_functions toml_writer toml_lines "
     "evidence why causes clock_changes words timeline timeline_svg time_axis dashboard",
     "ports": "abc clock run_context importing processes hook_task observer",
     "storage": "storage",

@@ -38,6 +38,7 @@ TABLE = {
     "why": Entry("understand", "why", "Tell why a schedule ran at a time, or did not."),
     "hooks": Entry("hooks", "hooks", "Show or set who is told how runs end."),
     "import": Entry("transfer", "import_", "Import schedules from JSON lines."),
+    "sync": Entry("sync", "sync", "Make the schedules what a TOML file says."),
     "export": Entry(
         "transfer", "export", "Print the schedules as JSON lines, which `import` takes."
     ),

@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +15,7 @@ import click
 
 from sqlsched.cli.invocation import Invocation, say
 from sqlsched.cli.json_lines import LONGEST_LINE, from_line, to_line
+from sqlsched.cli.schedule_file import to_toml
 from sqlsched.clock import now_us
 from sqlsched.exceptions import InvalidScheduleError, SqlschedError
 from sqlsched.scheduled_task import ScheduledTask
@@ -35,15 +36,22 @@ def _format_option(command: F) -> F:
 
 
 @click.command()
-@_format_option
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "toml"]),
+    default="jsonl",
+    help="How: JSON lines, for `import`; or TOML, for `sync`.",
+)
 @click.pass_obj
-def export(invocation: Invocation, _form: str) -> None:
-    """Print the schedules as JSON lines, which `import` takes.
+def export(invocation: Invocation, form: str) -> None:
+    """Print the schedules as JSON lines, which `import` takes, or as TOML, which `sync` takes.
 
     Those that are done are left out, and so are copies of another source's.
 
     \b
     Example: sqlsched export > schedules.jsonl
+             sqlsched export --format toml > schedules.toml
     """
     bad: list[str] = []
 
@@ -52,10 +60,17 @@ def export(invocation: Invocation, _form: str) -> None:
         say(f"Error: schedule {schedule_id} cannot be read: {error}")
 
     with invocation.reading() as database:
-        for stored in schedules.stored(database, schedules.Selection(source=""), on_bad=warn):
-            sys.stdout.write(to_line(stored.schedule) + "\n")
+        found = schedules.stored(database, schedules.Selection(source=""), on_bad=warn)
+        sys.stdout.writelines(_WRITERS[form](stored.schedule for stored in found))
     if bad:
         raise click.exceptions.Exit(1)
+
+
+def _to_lines(found: Iterable[ScheduledTask]) -> Iterator[str]:
+    return (to_line(schedule) + "\n" for schedule in found)
+
+
+_WRITERS = {"jsonl": _to_lines, "toml": to_toml}
 
 
 @click.command(name="import")

@@ -94,12 +94,7 @@ def resume_all(database: Database, ids: Sequence[str], now_us: int) -> None:
     """
     with transaction(database):
         _refuse(database, ids, "shared = 1", "resume it there")
-        highest_time.note(database, now_us)
-        audit.resumed(database, ids, now_us)
-        for schedule_id in ids:
-            there = get(database, schedule_id)
-            if there.paused_us is not None:
-                _resume(database, there, there.paused_us, now_us)
+        resume_within(database, ids, now_us)
 
 
 def _refuse(database: Database, ids: Sequence[str], condition: str, what: str) -> None:
@@ -336,9 +331,19 @@ def pause_within(
     )
 
 
-def _resume(database: Database, there: StoredSchedule, paused_us: int, now_us: int) -> None:
-    schedule_id = there.schedule.schedule_id
-    stretches, next_us = resume(there.trigger, there.next_us, paused_us, now_us)
+def resume_within(database: Database, ids: Sequence[str], now_us: int) -> None:
+    """The same as `resume_all`, within a transaction."""
+    highest_time.note(database, now_us)
+    audit.resumed(database, ids, now_us)
+    for schedule_id in ids:
+        _resume(database, schedule_id, now_us)
+
+
+def _resume(database: Database, schedule_id: str, now_us: int) -> None:
+    there = get(database, schedule_id)
+    if there.paused_us is None:
+        return
+    stretches, next_us = resume(there.trigger, there.next_us, there.paused_us, now_us)
     for stretch in stretches:
         record(database, schedule_id, there.schedule.task_name, stretch, there.trigger, now_us)
     values: dict[str, Any] = next_columns(schedule_id, there.schedule, there.anchor_us, next_us)

@@ -194,7 +194,13 @@ INSERT INTO meta SELECT 'forgotten_us', CAST(strftime('%s', 'now') AS INTEGER) *
     WHERE EXISTS (SELECT 1 FROM schedules);
 """
 
-STEPS = (_V1, _V2, _V3, _V4, _V5)
+# Schedules as code: which group of them, as `sqlsched sync` knows it, keeps this one; NULL is none.
+_V6 = """
+ALTER TABLE schedules ADD COLUMN synced TEXT;
+CREATE INDEX schedules_synced ON schedules (synced) WHERE synced IS NOT NULL;
+"""
+
+STEPS = (_V1, _V2, _V3, _V4, _V5, _V6)
 VERSION = len(STEPS)
 
 _TABLE = re.compile(

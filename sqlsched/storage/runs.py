@@ -212,7 +212,8 @@ def prune(database: Database, before_us: int, limit: int) -> int:
         database.execute("DELETE FROM owners WHERE stopped_us < ?", (before_us,))
         database.execute(
             """DELETE FROM schedules
-               WHERE source = '' AND next_us IS NULL AND created_us < ? AND NOT EXISTS (
+               WHERE source = '' AND synced IS NULL AND next_us IS NULL AND created_us < ?
+               AND NOT EXISTS (
                    SELECT 1 FROM runs WHERE runs.schedule_id = schedules.schedule_id)""",
             (before_us,),
         )

@@ -55,7 +55,7 @@ def test_an_empty_variable_counts_as_unset(
     ],
     ids=" ".join,
 )
-def test_only_add_import_and_run_make_a_database(
+def test_only_add_import_sync_and_run_make_a_database(
     sqlsched: Sqlsched, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     result = sqlsched("--db", "missing.db", *command)
