@@ -6,6 +6,7 @@ of the next firing, the end of a run, and a change of the database by someone el
 
 import asyncio
 import logging
+from dataclasses import replace
 from math import inf
 
 from sqlsched.backlog import BATCH, Backlog
@@ -150,6 +151,7 @@ class Loop:
                 await self._peers.take_over(now_us)
             if self._intake.news and not self._stopping:
                 await self._intake.apply(now_us)
+                request = replace(request, merged_out=self._intake.merged_out)
             turn = await self._ledger.run(claims.turn, request)
         except DamagedDatabaseError:
             raise
