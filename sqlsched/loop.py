@@ -234,6 +234,8 @@ class Loop:
         if now_us < self._prune_from_us:
             return
         before_us = now_us - self._settings.keep_us
+        if before_us <= 0:
+            return  # nothing is older than the epoch
         try:
             while await self._ledger.run(runs.prune, before_us, PRUNE_ROWS) == PRUNE_ROWS:
                 next_us = min(self._next_us, self._start_us())
@@ -270,7 +272,7 @@ class Loop:
 
     def _claim_us(self, now_us: int) -> int:
         """When to claim: ahead of the time while there is room to, at the time otherwise."""
-        if self._next_us > now_us and self._room_ahead():
+        if self._settings.early and self._next_us > now_us and self._room_ahead():
             return self._next_us - claims.AHEAD_US
         return self._next_us if self._dispatcher.room else FOREVER_US
 

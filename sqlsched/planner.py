@@ -252,6 +252,8 @@ class _Planning:
 
     def _last_due(self, first: int) -> int:
         """The latest firing that is due now, or `first` itself when that is still ahead."""
+        if first > self._moment.now_us:
+            return first
         last = self._trigger.previous_us(self._moment.now_us + 1)
         if last is not None and last > first and self._due_us(last) > self._moment.now_us:
             last = self._trigger.previous_us(last)

@@ -26,7 +26,7 @@ from sqlsched.settings import Settings
 from sqlsched.steps import Steps
 from sqlsched.storage import highest_time, set_back
 from sqlsched.storage.connection import default_path
-from sqlsched.storage.ledger import Ledger
+from sqlsched.storage.ledger import Ledger, PrivateLedger
 from sqlsched.takeover import Peers
 
 log = logging.getLogger("sqlsched")
@@ -50,6 +50,9 @@ class Options:
     app_dir: Path = Path()
     """Where hooks run, and hooks that are tasks are imported from."""
     observer: Observer = field(default_factory=Observer)
+    private: bool = False
+    """The ledger is a copy to play with; see `PrivateLedger`. Nobody gets up early for a firing,
+    as no time is lost."""
 
 
 class Scheduler:
@@ -180,7 +183,8 @@ class Scheduler:
 
     async def _serve(self, skip_first_run: bool, settings: Settings, options: Options) -> None:
         with self.clock.busy():
-            async with self._running(), Ledger(self.database) as ledger:
+            open_ledger = PrivateLedger if options.private else Ledger
+            async with self._running(), open_ledger(self.database) as ledger:
                 peers = Peers(ledger, resend=options.delivery == "at-least-once")
                 steps = Steps(self.clock)  # before it is asked for the time
                 await self._check_clock(ledger, options)
@@ -217,7 +221,8 @@ class Scheduler:
             resend=resend,
             observer=options.observer,
         )
-        settings = settings.with_options(options.catchup_window, options.keep_seconds * SECOND_US)
+        keep_us = options.keep_seconds * SECOND_US
+        settings = settings.with_options(options.catchup_window, keep_us, early=not options.private)
         notifier = Notifier(
             ledger, peers.owner, self.clock, str(options.app_dir.absolute()), self._wakeup.set
         )

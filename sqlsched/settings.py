@@ -15,10 +15,14 @@ class Settings:
     not_before_us: int | None = None
     catchup_window: int | str | None = None
     keep_us: int = 90 * 86_400 * SECOND_US
+    early: bool = True
+    """Whether one wakes up before a firing to claim it, so that it starts on the instant."""
 
-    def with_options(self, catchup_window: int | str | None, keep_us: int) -> "Settings":
+    def with_options(
+        self, catchup_window: int | str | None, keep_us: int, *, early: bool
+    ) -> "Settings":
         """The same, with what the command line adds."""
-        return replace(self, catchup_window=catchup_window, keep_us=keep_us)
+        return replace(self, catchup_window=catchup_window, keep_us=keep_us, early=early)
 
     def with_first_run(self, not_before_us: int) -> "Settings":
         """The same, running no recurring firing from before an instant."""

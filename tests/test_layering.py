@@ -21,7 +21,7 @@ LAYERS = {
     "ports": "abc clock run_context importing processes hook_task observer",
     "storage": "storage",
     "engine": "scheduler loop backlog dispatcher takeover feeds intake events settings steps "
-    "hooks notifier",
+    "hooks notifier simulation difference",
     "user-held": "task kicker created_schedule testing",
     "adapters": "sources brokers integrations exactly_once metrics",
     "outermost": "cli __main__ examples sqlsched",
@@ -37,6 +37,7 @@ MAY_IMPORT = {
 }
 EXCEPTIONS = {
     ("abc", "user-held"): "`Broker.task` makes a Task, which its users hold",
+    ("simulation", "user-held"): "it runs the loop on the fake clock that users test with",
     ("sources.label", "user-held"): "it reads the schedules that tasks declare",
     ("exactly_once", "storage"): "it keeps what was seen in a SQLite file of its own",
     ("integrations.taskiq", "storage"): "it marks what taskiq sent of the schedules in our storage",

@@ -38,6 +38,8 @@ TABLE = {
     "why": Entry("understand", "why", "Tell why a schedule ran at a time, or did not."),
     "hooks": Entry("hooks", "hooks", "Show or set who is told how runs end."),
     "import": Entry("transfer", "import_", "Import schedules from JSON lines."),
+    "simulate": Entry("simulate", "simulate", "Show what would run and what would not, and why."),
+    "plan": Entry("plan", "plan", "Say what `sync` would make of the schedules and their firings."),
     "sync": Entry("sync", "sync", "Make the schedules what a TOML file says."),
     "export": Entry(
         "transfer", "export", "Print the schedules as JSON lines, which `import` takes."

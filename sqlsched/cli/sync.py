@@ -16,9 +16,9 @@ from sqlsched.storage import sync as storage
 from sqlsched.storage.connection import Database
 from sqlsched.storage.sync import Synced
 
-_SHOWN = 20
+SHOWN = 20
 """How many ids of a kind are listed for people; `--json` has all."""
-_DONE = ("added", "changed", "removed")
+DONE = ("added", "changed", "removed")
 
 
 @click.command()
@@ -56,8 +56,7 @@ def sync(invocation: Invocation, file: BinaryIO, dry_run: bool, prune: bool, as_
         print_json(lists(synced))
     else:
         show_lists(synced)
-    _report_left(synced)
-    say(("would be: " if dry_run else "") + _counts(synced))
+    say_counts(synced, "would be: " if dry_run else "")
 
 
 def check(file: BinaryIO, found: ScheduleFile) -> None:
@@ -84,26 +83,24 @@ def lists(synced: Synced) -> dict[str, list[str]]:
 
 def show_lists(synced: Synced) -> None:
     """Print what was done to which schedule."""
-    for name in _DONE:
+    for name in DONE:
         ids = getattr(synced, name)
-        for schedule_id in ids[:_SHOWN]:
+        for schedule_id in ids[:SHOWN]:
             click.echo(f"{name:<8} {schedule_id}")
-        if len(ids) > _SHOWN:
-            click.echo(f"{name:<8} … and {len(ids) - _SHOWN} more")
+        if len(ids) > SHOWN:
+            click.echo(f"{name:<8} … and {len(ids) - SHOWN} more")
 
 
 def _place(problem: Problem) -> str:
     return "" if problem.line is None else f", line {problem.line}"
 
 
-def _report_left(synced: Synced) -> None:
+def say_counts(synced: Synced, opening: str) -> None:
+    """Sum up what was done, or would be; and name what an earlier file had."""
     if synced.left:
         shown = ", ".join(synced.left[:5]) + (", …" if len(synced.left) > 5 else "")
         say(f"not in the file any more: {shown}; --prune removes them")
-
-
-def _counts(synced: Synced) -> str:
-    return ", ".join(f"{len(ids)} {name}" for name, ids in lists(synced).items())
+    say(opening + ", ".join(f"{len(ids)} {name}" for name, ids in lists(synced).items()))
 
 
 @contextmanager

@@ -18,9 +18,11 @@ WAIT_S = 5.0
 
 
 _SETTINGS = (
-    *("synchronous = FULL", "fullfsync = ON", "foreign_keys = ON"),
+    "foreign_keys = ON",
     "cache_size = -16000",  # KiB: what a burst touches; it is taken only as it is used
 )
+_DURABLE = ("synchronous = FULL", "fullfsync = ON")
+_FLEETING = ("synchronous = OFF",)
 
 
 class DamagedDatabaseError(StorageError):
@@ -73,8 +75,12 @@ def open_for_reading(path: Path) -> Database:
     return database
 
 
-def open_for_writing(path: Path, *, create: bool = False) -> Database:
-    """Open a database for reading and writing, make it if `create`, and bring it up to date."""
+def open_for_writing(path: Path, *, create: bool = False, durable: bool = True) -> Database:
+    """Open a database for reading and writing, make it if `create`, and bring it up to date.
+
+    What is written to one that is not `durable` may be lost with the power, or with it the whole
+    database: that is for copies to play with.
+    """
     there = files.check_file(path)
     if not there and not create:
         raise _missing(path)
@@ -86,17 +92,17 @@ def open_for_writing(path: Path, *, create: bool = False) -> Database:
         else:
             _check_directory(path)
             files.create_private(path)
-        return _open_writable(path)
+        return _open_writable(path, (*_SETTINGS, *(_DURABLE if durable else _FLEETING)))
 
 
-def _open_writable(path: Path) -> Database:
+def _open_writable(path: Path, settings: Sequence[str]) -> Database:
     database = _connect(path, "rw")
     try:
         database.gate.open()
         database.guarded = True
         if _checked_version(database) < VERSION:
             _bring_up_to_date(database)
-        for setting in _SETTINGS:
+        for setting in settings:
             database.execute(f"PRAGMA {setting}")
     except BaseException:
         database.close()

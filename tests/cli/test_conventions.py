@@ -52,6 +52,7 @@ def test_an_empty_variable_counts_as_unset(
         *(("resume", "--label", "a=b"), ("edit", "x", "--every", "5m"), ("trigger", "x")),
         *(("trigger", "x", "--wait"), ("cancel", "1"), ("export",), ("why", "x"), ("stats",)),
         *(("timeline",), ("timeline", "--svg", "x.svg"), ("watch",)),
+        *(("export", "--format", "toml"), ("simulate",), ("simulate", "--json")),
     ],
     ids=" ".join,
 )

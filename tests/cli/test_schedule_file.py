@@ -57,7 +57,7 @@ moments = st.datetimes(datetime(2030, 1, 1), datetime(9000, 1, 1)).map(  # noqa:
     lambda moment: moment.replace(tzinfo=UTC, fold=0)
 )
 durations = st.integers(1, 36_525 * 86_400)
-words = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=20)
+words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 programs = words.filter(bool)
 what = st.one_of(
     st.fixed_dictionaries(
