@@ -24,7 +24,7 @@ from sqlsched.observer import Observer
 from sqlsched.serialization import shorten
 from sqlsched.settings import Settings
 from sqlsched.steps import Steps
-from sqlsched.storage import highest_time, set_back
+from sqlsched.storage import highest_time, owners, set_back
 from sqlsched.storage.connection import default_path
 from sqlsched.storage.ledger import Ledger, PrivateLedger
 from sqlsched.takeover import Peers
@@ -33,8 +33,6 @@ log = logging.getLogger("sqlsched")
 
 END_SECONDS = 10
 """How long a source may take to shut down."""
-CLOCK_TOLERANCE_US = 3600 * SECOND_US
-"""A clock further than this behind the highest time on record is not believed at the start."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,13 +265,13 @@ class Scheduler:
         now_us = self.clock.now_us()
         if max(highest_us, changed_us) <= now_us:
             return
-        if not options.accept_clock and highest_us - now_us > CLOCK_TOLERANCE_US:
+        if not options.accept_clock and highest_us - now_us > owners.CLOCK_TOLERANCE_US:
             log.warning(
                 "the clock says %s, but this database has seen %s: waiting for the clock to be "
                 "set; if it is right, start with --accept-clock",
                 *(format_us(now_us), format_us(highest_us)),
             )
-            await self._sleep_until(highest_us - CLOCK_TOLERANCE_US)
+            await self._sleep_until(highest_us - owners.CLOCK_TOLERANCE_US)
             if self._stop_requested:
                 return
         await ledger.run(set_back.pull_back, self.clock.now_us())

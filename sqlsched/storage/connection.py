@@ -55,11 +55,26 @@ class Database(sqlite3.Connection):
 def open_for_reading(path: Path) -> Database:
     """Open a database that exists; StorageError otherwise. Makes none, and changes none but one of
     an older format, which is brought up to date."""
+    database = open_as_it_is(path)
+    if format_version(database) == VERSION:
+        return database
+    database.close()
+    open_for_writing(path).close()
+    return open_as_it_is(path)
+
+
+def open_as_it_is(path: Path, *, unused: bool = False) -> Database:
+    """Open a database that exists, of our format or an older one, and change nothing; StorageError
+    if it is none of ours.
+
+    `unused` is the word of who knows that nobody writes to it: then nothing is made beside it
+    either, and it may lie where nothing can be written.
+    """
     if not files.check_file(path):
         raise _missing(path)
     with storage_errors(path):
         _identify(path)
-        database = _connect(path, "ro")
+        database = _connect(path, "ro&immutable=1" if unused else "ro")
         try:
             database.execute("PRAGMA query_only = ON")
             version = _checked_version(database)
@@ -68,10 +83,6 @@ def open_for_reading(path: Path) -> Database:
         except BaseException:
             database.close()
             raise
-    if version < VERSION:
-        database.close()
-        open_for_writing(path).close()
-        return open_for_reading(path)
     return database
 
 
@@ -257,9 +268,23 @@ def _probe(path: Path, parameter: str) -> tuple[int, bool]:
         return application, probe.execute("PRAGMA schema_version").fetchone()[0] > 0
 
 
+def is_ours(path: Path) -> bool | None:
+    """Whether a file is a sqlsched database; None if it is none at all, or is damaged."""
+    try:
+        return _probe(path, "immutable=1")[0] == APPLICATION_ID
+    except sqlite3.DatabaseError:
+        return None
+
+
 def _has_wal(path: Path) -> bool:
     wal = Path(f"{path.resolve()}-wal")
     return wal.exists() and wal.stat().st_size > 0
+
+
+def format_version(database: Database) -> int:
+    """The version of its tables; 0 if there are none yet."""
+    version: int = database.execute("PRAGMA user_version").fetchone()[0]
+    return version
 
 
 _SCHEMA = """SELECT user_version, schema_version, type, name, rootpage

@@ -176,6 +176,8 @@ class OwnerLock:
         """Make the file and lock it. A child forked without exec must not keep us alive."""
         self._fd = _open_beside(self.path, _OPEN | os.O_EXCL, self._database)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
+        with suppress(OSError):  # a full disk is for the first transaction to tell of
+            os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
         os.register_at_fork(after_in_child=self._forget)
 
     def release(self) -> None:
@@ -208,3 +210,58 @@ def owner_alive(database: Path, token: str) -> bool:
 def remove_owner(database: Path, token: str) -> None:
     """Remove a dead owner's file."""
     OwnerLock(database, token).path.unlink(missing_ok=True)
+
+
+def owners_alive(database: Path) -> list[str]:
+    """The pids of those who serve a database, which need not be readable, nor there any more.
+
+    "?" stands for one that is not known.
+    """
+    living = (token for token in _tokens(database) if owner_alive(database, token))
+    return sorted(_pid_in(OwnerLock(database, token).path) for token in living)
+
+
+def remove_dead_owners(database: Path) -> None:
+    """Remove the files of those who served a database and died."""
+    for token in _tokens(database):
+        if not owner_alive(database, token):
+            remove_owner(database, token)
+
+
+def _tokens(database: Path) -> list[str]:
+    start = f"{database.name}-owner-"
+    names = [path.name for path in database.parent.iterdir()]
+    return [name.removeprefix(start) for name in names if name.startswith(start)]
+
+
+def _pid_in(path: Path) -> str:
+    with suppress(OSError, ValueError):
+        return str(int(path.read_text()))
+    return "?"
+
+
+def size(path: Path) -> int:
+    """How large a file is, bytes; 0 if there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def size_text(count: int) -> str:
+    """So many bytes, for people: `88.0 KiB`."""
+    if count < 1024:
+        return f"{count} B"
+    steps = min((count.bit_length() - 1) // 10, 4)
+    return f"{count / 1024**steps:.1f} {'KMGT'[steps - 1]}iB"
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a directory, to the disk: past its cache too on macOS."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+        if hasattr(fcntl, "F_FULLFSYNC") and stat.S_ISREG(os.fstat(fd).st_mode):
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    finally:
+        os.close(fd)

@@ -122,7 +122,8 @@ def _first_us(database: Database, schedule: ScheduledTask, now_us: int) -> int |
     knows whether it was there a moment ago; a one-shot that has run already has none."""
     trigger = schedule.trigger(_ANCHOR_US)
     if trigger.recurring:
-        return trigger.next_us(now_us - (now_us % MINUTE_US if schedule.cron else 0) - 1)
+        minute_us = now_us - (now_us % MINUTE_US if schedule.cron else 0)
+        return trigger.next_us(max(minute_us - 1, pruned_us(database)))
     ran = database.execute(
         """SELECT 1 FROM runs WHERE schedule_id = ? AND scheduled_us = ? AND attempt = 1
            AND manual_key = 0""",

@@ -51,7 +51,7 @@ def test_an_empty_variable_counts_as_unset(
         *(("logs", "1"), ("logs", "--last", "x"), ("rm", "x"), ("rm", "--all"), ("pause", "x")),
         *(("resume", "--label", "a=b"), ("edit", "x", "--every", "5m"), ("trigger", "x")),
         *(("trigger", "x", "--wait"), ("cancel", "1"), ("export",), ("why", "x"), ("stats",)),
-        *(("timeline",), ("timeline", "--svg", "x.svg"), ("watch",)),
+        *(("timeline",), ("timeline", "--svg", "x.svg"), ("watch",), ("backup", "copy.db")),
         *(("export", "--format", "toml"), ("simulate",), ("simulate", "--json")),
     ],
     ids=" ".join,
