@@ -24,7 +24,7 @@ SHELL_TASK = "sqlsched:shell"
 """Runs its one argument with `/bin/sh -c`."""
 EXEC_TASK = "sqlsched:exec"
 """Runs its arguments as a program and its arguments, without a shell."""
-_COMMANDS = frozenset({SHELL_TASK, EXEC_TASK})
+COMMANDS = frozenset({SHELL_TASK, EXEC_TASK})
 
 
 def new_schedule_id() -> str:
@@ -111,8 +111,8 @@ class ScheduledTask:
         for name, make in _MADE.items():
             if values[name] is None:
                 values[name] = make()
-        if self.task_name in _COMMANDS:
-            _check_command(self)
+        if self.task_name in COMMANDS:
+            check_command(self.task_name, self.args, self.kwargs)
         if (self.cron is None) + (self.time is None) + (self.interval is None) != 2:
             named = [name for name in ("cron", "time", "interval") if values[name] is not None]
             found = " and ".join(named) or "none of them"
@@ -208,12 +208,11 @@ def _us(moment: datetime | None) -> int | None:
     return None if moment is None else to_us(moment)
 
 
-def _check_command(schedule: ScheduledTask) -> None:
+def check_command(name: str, args: list[Any], kwargs: dict[str, Any]) -> None:
     """What /bin/sh and execve take: one line, or a program and its arguments."""
-    name, args = schedule.task_name, schedule.args
     is_text = all(isinstance(arg, str) and "\0" not in arg for arg in args)
     fits = len(args) == 1 if name == SHELL_TASK else len(args) > 0
-    if not (is_text and fits and args[0]) or schedule.kwargs:
+    if not (is_text and fits and args[0]) or kwargs:
         accepted = "one line" if name == SHELL_TASK else "a program and its arguments"
         raise InvalidScheduleError(f"{name}: give it {accepted} as args, all text, and no kwargs")
 

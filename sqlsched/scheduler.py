@@ -26,6 +26,7 @@ from sqlsched.settings import Settings
 from sqlsched.steps import Steps
 from sqlsched.storage import highest_time, owners, set_back
 from sqlsched.storage.connection import default_path
+from sqlsched.storage.file_systems import shared_warning
 from sqlsched.storage.ledger import Ledger, PrivateLedger
 from sqlsched.takeover import Peers
 
@@ -183,6 +184,8 @@ class Scheduler:
         with self.clock.busy():
             open_ledger = PrivateLedger if options.private else Ledger
             async with self._running(), open_ledger(self.database) as ledger:
+                if not options.private and (warning := shared_warning(self.database)):
+                    log.warning("%s", warning)
                 peers = Peers(ledger, resend=options.delivery == "at-least-once")
                 steps = Steps(self.clock)  # before it is asked for the time
                 await self._check_clock(ledger, options)

@@ -18,10 +18,10 @@ LAYERS = {
     "core": "exceptions serialization durations instants output timezones cron cron_fields bits "
     "scheduled_task field_checks trigger planner overlap merge_functions toml_writer toml_lines "
     "evidence why causes clock_changes words timeline timeline_svg time_axis dashboard",
-    "ports": "abc clock run_context importing processes hook_task observer",
+    "ports": "abc clock run_context importing processes hook_task observer trial",
     "storage": "storage",
     "engine": "scheduler loop backlog dispatcher takeover feeds intake events settings steps "
-    "hooks notifier simulation difference",
+    "hooks notifier simulation difference doctor",
     "user-held": "task kicker created_schedule testing",
     "adapters": "sources brokers integrations exactly_once metrics",
     "outermost": "cli __main__ examples sqlsched",

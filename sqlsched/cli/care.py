@@ -1,19 +1,82 @@
-"""Taking care of a database: backup, restore."""
+"""Taking care of a database: doctor, backup, restore."""
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sqlsched.cli.formats import in_words, iso
-from sqlsched.cli.invocation import Invocation, say
+from sqlsched.cli.invocation import (
+    Invocation,
+    clipped,
+    json_option,
+    print_json,
+    print_table,
+    say,
+)
 from sqlsched.clock import now_us
+from sqlsched.exceptions import InvalidScheduleError
+from sqlsched.serialization import shorten
 from sqlsched.storage import backups, files
+
+if TYPE_CHECKING:
+    from sqlsched.doctor import Check
 
 _SHOWN_PAGES = 8000
 """A copy this large, 32 MB, takes long enough for a progress bar."""
+_LONGEST_DETAIL = 1000
+"""Characters; `--json` has all of them."""
+_MARGIN = 20
+"""What stands before the details in a table of checks, columns."""
+_LEAST_WIDTH = 30
+
+
+@click.command()
+@json_option
+@click.option(
+    "--app-dir",
+    type=click.Path(path_type=Path),
+    default=".",
+    help="Where tasks are imported from. Default .",
+)
+@click.pass_obj
+def doctor(invocation: Invocation, as_json: bool, app_dir: Path) -> None:
+    """Say whether the database is healthy; exit 0 or 1.
+
+    It changes nothing. Tasks are imported, once each and in a process of their own, to see whether
+    they can be.
+
+    \b
+    Example: sqlsched doctor --app-dir /srv/shop
+    """
+    if not app_dir.is_dir():
+        raise InvalidScheduleError(f"--app-dir {shorten(str(app_dir))}: there is no such directory")
+    from sqlsched.doctor import examine  # late: backup does without
+
+    checks = list(examine(invocation.path, app_dir.resolve(), now_us()))
+    ok = all(check.ok for check in checks)
+    if as_json:
+        found = [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in checks]
+        print_json({"ok": ok, "checks": found})
+    else:
+        print_table(map(_row, checks), ())
+        say("healthy" if ok else "not healthy")
+    if not ok:
+        raise click.exceptions.Exit(1)
+
+
+def _row(check: "Check") -> tuple[str, str, str]:
+    """A check as a row that fits the terminal, if there is one."""
+    text = clipped(check.detail, _LONGEST_DETAIL)
+    if sys.stdout.isatty():
+        width = max(_LEAST_WIDTH, shutil.get_terminal_size().columns - _MARGIN)
+        text = "\n".join(textwrap.wrap(text, width))
+    return "ok" if check.ok else "FAIL", check.name, text
 
 
 @click.command()

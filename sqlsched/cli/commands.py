@@ -44,6 +44,7 @@ TABLE = {
     "export": Entry(
         "transfer", "export", "Print the schedules as JSON lines, which `import` takes."
     ),
+    "doctor": Entry("care", "doctor", "Say whether the database is healthy; exit 0 or 1."),
     "backup": Entry("care", "backup", "Copy the database to a FILE, while it is in use."),
     "restore": Entry("care", "restore", "Put a backup in the place of the database."),
 }

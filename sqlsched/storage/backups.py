@@ -13,6 +13,7 @@ from sqlsched.exceptions import StorageError
 from sqlsched.instants import from_us
 from sqlsched.storage import connection, files, restored
 from sqlsched.storage.connection import Database, storage_errors, transaction
+from sqlsched.storage.health import count
 from sqlsched.storage.restored import LostTime
 
 Progress = Callable[[int, int], None]
@@ -46,7 +47,7 @@ def back_up(database: Database, file: Path, now_us: int, progress: Progress | No
         with closing(connection.open_for_writing(copy)) as staged:
             with transaction(staged):
                 restored.mark(staged, now_us)
-            schedules = _count(staged)
+            schedules = count(staged)
             _move_log_in(staged)
         _put(copy, file.resolve())
     return schedules
@@ -71,7 +72,7 @@ def restore(
     with closing(_open_backup(file)) as source, _staging(path) as copy:
         _copy(source, copy, progress)
         with closing(connection.open_for_writing(copy)) as staged:
-            schedules = _count(staged)
+            schedules = count(staged)
             with transaction(staged):
                 lost = restored.settle_since(staged, now_us, catch_up=catch_up)
             _move_log_in(staged)
@@ -168,7 +169,7 @@ def _check_sound(copy: sqlite3.Connection, origin: Path) -> None:
     """StorageError if what was copied from `origin` is damaged: it must replace nothing."""
     try:
         found = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # it quotes what it finds
         found = str(error)
     if found != "ok":
         raise connection.DamagedDatabaseError(
@@ -243,8 +244,3 @@ def _finish_interrupted(real: Path) -> None:
                     log.replace(f"{real}{suffix}")
                     log.unlink(missing_ok=True)  # rename(2): of two names of one file both stay
             kept.unlink()
-
-
-def _count(database: Database) -> int:
-    found: int = database.execute("SELECT count(*) FROM schedules").fetchone()[0]
-    return found
