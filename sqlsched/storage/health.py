@@ -16,6 +16,7 @@ from sqlsched.storage.claims import TIMING, timing_of_row
 from sqlsched.storage.connection import Database
 from sqlsched.storage.migrations import migrate
 from sqlsched.storage.schedules import CONTENT, DAMAGED, DISPATCHED, to_schedule
+from sqlsched.storage.starts import is_going
 
 SQLITE_VERSION = sqlite3.sqlite_version_info
 """Of the library."""
@@ -33,6 +34,7 @@ _FREE = ("schedule_id", "args", "kwargs", "labels", "note", "time_us")
 _free = itemgetter(*map(CONTENT.index, _FREE))
 _alike = itemgetter(*(place for place, name in enumerate(CONTENT) if name not in _FREE))
 _TASK_NAME = CONTENT.index("task_name")
+_decode = json.JSONDecoder().decode  # what `json.loads` does, without its questions
 
 
 def damage(database: Database) -> list[str]:
@@ -99,10 +101,10 @@ def _check_free(
     time_us: int | None,
 ) -> None:
     check_schedule_id(schedule_id)
-    values = [] if args == "[]" else checked_array(json.loads(args), "args")
-    keywords = {} if kwargs == "{}" else checked_object(json.loads(kwargs), "kwargs")
+    values = [] if args == "[]" else checked_array(_decode(args), "args")
+    keywords = {} if kwargs == "{}" else checked_object(_decode(kwargs), "kwargs")
     if labels != "{}":
-        checked_object(json.loads(labels), "labels")
+        checked_object(_decode(labels), "labels")
     if note is not None:
         checked_text(note, "note")
     if time_us is not None:
@@ -194,9 +196,12 @@ def silent(database: Database, now_us: int) -> Iterator[tuple[str, str]]:
             if timing_of_row(*columns).trigger.next_us(now_us) is not None:
                 yield schedule_id, "its next firing was taken away by other means"
     for schedule_id, run_id, status in database.execute(
-        """SELECT schedule_id, run_id, status FROM runs WHERE finished_us IS NULL
-           AND status IN ('claimed', 'sending', 'running') AND NOT EXISTS (
-               SELECT 1 FROM owners WHERE owners.owner = runs.owner AND stopped_us IS NULL)"""
+        f"""SELECT schedule_id, run_id, status FROM (
+                SELECT * FROM runs WHERE status = 'claimed'
+                UNION ALL SELECT * FROM runs
+                    WHERE {is_going("runs")} AND status IN ('running', 'sending')) AS live
+            WHERE NOT EXISTS (
+                SELECT 1 FROM owners WHERE owners.owner = live.owner AND stopped_us IS NULL)"""
     ):
         yield schedule_id, f"its run {run_id} is {status} for ever, as nobody has it"
 
