@@ -251,6 +251,15 @@ def test_what_was_missed_is_said(sqlsched: Sqlsched) -> None:
     assert sqlsched("history", "due").stdout.split()[-2:] == ["missed", "restored"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can restore for others")
+def test_a_database_that_root_restores_stays_its_owners(sqlsched: Sqlsched, db: Path) -> None:
+    sqlsched("backup", "copy.db")
+    for path in (db, db.parent):
+        os.chown(path, 12345, 12345)
+    assert sqlsched("restore", "copy.db").returncode == 0
+    assert (db.stat().st_uid, stat.S_IMODE(db.stat().st_mode)) == (12345, 0o600)
+
+
 def leave_a_log(db: Path, schedule_id: str) -> None:
     """Make the database as a killed process leaves it: what was written last is in its log."""
     with closing(open_for_writing(db, create=True)) as writer:
