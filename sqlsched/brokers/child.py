@@ -131,6 +131,8 @@ class Server:
         child.stopping = True
         child.killed = signum == signal.SIGKILL
         self._signal(child.pid, signum)
+        if not child.killed:
+            self._signal(child.pid, signal.SIGCONT)  # who was stopped is to hear of it, too
         self._reap()
 
     @staticmethod

@@ -86,12 +86,14 @@ class WarmProcess:
     def stop(self, run: Run, signum: signal.Signals) -> None:
         """Send a signal to everything in the run's session; SIGKILL reaches it for certain."""
         if not run.done.done():
+            self._wake()
             request = wire.REQUEST.pack(signum, run.number, 0)
             self._send(_Request(memoryview(request), None))
 
     async def close(self) -> None:
         """End it and all runs; they fail as killed."""
         if not self.ended.is_set():
+            self._wake()
             self._socket.shutdown(socket.SHUT_WR)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_END_SECONDS):
@@ -100,8 +102,13 @@ class WarmProcess:
 
     def abandon(self) -> None:
         """End it from outside its event loop, which is closed."""
+        self._wake()
         self._socket.close()
         self._process.wait()
+
+    def _wake(self) -> None:
+        # Should somebody have stopped it, a task its parent: it has to hear of this.
+        self._process.send_signal(signal.SIGCONT)
 
     def _send(self, request: _Request) -> None:
         self._outgoing.append(request)

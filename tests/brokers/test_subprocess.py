@@ -58,6 +58,15 @@ def grandchild(path, own_session):
     child = subprocess.Popen(["sleep", "60"], start_new_session=own_session)
     pathlib.Path(path).write_text(str(child.pid))
     print("left")
+def halt(path):
+    signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(path).write_text("tidied"), sys.exit(0)))
+    pathlib.Path(path).write_text(str(os.getpid()))
+    os.kill(os.getpid(), signal.SIGSTOP)
+    time.sleep(60)
+def halt_the_parent(path):
+    os.kill(os.getppid(), signal.SIGSTOP)
+    pathlib.Path(path).write_text(str(os.getpid()))
+    time.sleep(60)
 def fall_out(error):
     if os.fork() == 0:
         raise ValueError(error)
@@ -109,6 +118,10 @@ def warm_pid(broker: SubprocessBroker) -> int:
 
 def is_running(pid: int) -> bool:
     return pid in processes.session_members(session_of(pid))
+
+
+def is_halted(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def session_of(pid: int) -> int:
@@ -255,6 +268,37 @@ async def test_a_task_that_ignores_sigterm_is_killed(
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+    assert not is_running(int(content(app_dir / "pid")))
+
+
+async def test_a_run_that_has_halted_itself_may_tidy_up_when_it_is_cancelled(
+    app_dir: Path,
+) -> None:
+    broker = SubprocessBroker(app_dir, kill_after_seconds=20)
+    mark = app_dir / "mark"
+    running = await started(broker, "halt", mark)
+    await until(lambda: is_halted(int(content(mark))))
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert content(mark) == "tidied"
+    await broker.shutdown()
+
+
+@pytest.mark.parametrize("way", ["cancel", "shutdown"])
+async def test_a_warm_process_that_was_halted_is_woken_to_end_a_run(
+    broker: SubprocessBroker, app_dir: Path, way: str
+) -> None:
+    running = await started(broker, "halt_the_parent", app_dir / "pid")
+    await until(lambda: is_halted(warm_pid(broker)))
+    async with asyncio.timeout(5):
+        if way == "cancel":
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+        else:
+            await broker.shutdown()
+            assert (await running).error == "killed by SIGKILL"
     assert not is_running(int(content(app_dir / "pid")))
 
 
