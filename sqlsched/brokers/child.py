@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from sqlsched.brokers import wire
 from sqlsched.brokers.job import Job, leave
-from sqlsched.brokers.linux import die_with_parent
+from sqlsched.brokers.linux import adopt_orphans, die_with_parent, wake_with_parents_end
 from sqlsched.processes import process_start_time, session_members, signal_groups
 
 _RECEIVE_BYTES = 1 << 18
@@ -30,6 +30,7 @@ def main(control_fd: int) -> None:
     """Serve the socket. A forked child comes back here too, with its job, and does only that."""
     preloaded = set(sys.modules)
     control = socket.socket(fileno=control_fd)
+    wake_with_parents_end()
     gc.disable()  # a collection would write to pages that are shared with the children
     gc.collect()
     gc.freeze()

@@ -406,7 +406,7 @@ async def scheduler(app_dir: Path) -> AsyncIterator[subprocess.Popen[bytes]]:
         asyncio.run(SubprocessBroker().kick(message))
         """)
     )
-    root = Path(processes.__file__).parents[2]
+    root = Path(processes.__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     command = [sys.executable, str(program)]
     with subprocess.Popen(command, cwd=app_dir, env=environment) as process:  # noqa: ASYNC220 - starting takes a moment
@@ -433,6 +433,16 @@ async def test_a_run_ends_with_the_warm_process_even_if_nobody_looks(
     await until(lambda: not is_running(leader))
     scheduler.send_signal(signal.SIGCONT)
     await until(lambda: not any(map(is_running, pids_in(app_dir / "pids"))))
+
+
+async def test_a_warm_process_that_was_halted_ends_when_the_scheduler_is_killed(
+    scheduler: subprocess.Popen[bytes], app_dir: Path
+) -> None:
+    warm = int(children(scheduler.pid))
+    os.kill(warm, signal.SIGSTOP)
+    await until(lambda: is_halted(warm))
+    scheduler.kill()
+    await until(lambda: not any(map(is_running, [warm, *pids_in(app_dir / "pids")])))
 
 
 async def test_two_hundred_runs_leave_no_zombies_and_no_descriptors(
