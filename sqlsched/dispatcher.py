@@ -32,6 +32,8 @@ class _Flight:
     started: float
     task: asyncio.Task[None] | None = None
     timer: asyncio.Task[None] | None = None
+    begun: bool = False
+    """Whether its task has taken a step: one that is cancelled before never takes any."""
     sent: bool = False
     """Whether the broker was given it."""
     end: Finished | None = None
@@ -78,7 +80,8 @@ class Dispatcher:
         self._broker = broker
         self._intake = intake
         self._clock = clock
-        self._concurrency = concurrency
+        self.concurrency = concurrency
+        """How many runs at once."""
         self._on_end = on_end
         self._resend = resend
         self._flights: dict[int, _Flight] = {}
@@ -90,12 +93,7 @@ class Dispatcher:
     @property
     def room(self) -> int:
         """How many more runs may start."""
-        return self._concurrency - len(self._flights)
-
-    @property
-    def concurrency(self) -> int:
-        """How many runs at once."""
-        return self._concurrency
+        return self.concurrency - len(self._flights)
 
     @property
     def reports_completion(self) -> bool:
@@ -149,8 +147,8 @@ class Dispatcher:
         for flight in self._flights.values():
             if flight.stopped_as is None:
                 self._stop(flight, "cancelled", reason)
-            elif flight.task is not None:
-                flight.task.cancel()
+            else:
+                self._cancel(flight)
         if at_once:
             # Two cancellations in one round of the event loop arrive as one.
             asyncio.get_running_loop().call_later(_ROUND_SECONDS, self._press)
@@ -163,8 +161,7 @@ class Dispatcher:
 
     def _press(self) -> None:
         for flight in self._flights.values():
-            if flight.task is not None:
-                flight.task.cancel()
+            self._cancel(flight)
 
     async def join(self) -> None:
         """Wait for every run to end."""
@@ -192,6 +189,7 @@ class Dispatcher:
         self._report = report + self._report
 
     async def _fly(self, flight: _Flight) -> None:
+        flight.begun = True
         with self._clock.busy():
             try:
                 end = await self._send(flight)
@@ -210,6 +208,8 @@ class Dispatcher:
             self._land(flight, end)
 
     async def _send(self, flight: _Flight) -> Finished:
+        if flight.stopped_as:
+            raise asyncio.CancelledError
         if flight.run.due_us > self._clock.now_us():
             await self._clock.reach(flight.run.due_us)
             flight.started = self._clock.monotonic()
@@ -318,8 +318,13 @@ class Dispatcher:
         self._stop(flight, "timed_out", None)
 
     def _stop(self, flight: _Flight, status: str, reason: str | None) -> None:
-        if flight.stopped_as is None and flight.task is not None:
+        if flight.stopped_as is None:
             flight.stopped_as = (status, reason)
+            self._cancel(flight)
+
+    @staticmethod
+    def _cancel(flight: _Flight) -> None:
+        if flight.task is not None and flight.begun:
             flight.task.cancel()
 
     def _has_news(self, flight: _Flight) -> bool:

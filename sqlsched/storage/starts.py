@@ -58,6 +58,8 @@ def start(database: Database, request: Request, due: Sequence[int], result: Turn
         )
         if verdict.action != "start":
             all_plain = False
+            if verdict.cancels:  # which may be among those of this turn
+                _mark_started(database, request, result.started)
             _put_off(database, run, verdict, now_us, result)
         elif len(result.started) >= request.room:
             result.roomless.append(run.run_id)
@@ -68,16 +70,20 @@ def start(database: Database, request: Request, due: Sequence[int], result: Turn
                 all_plain = False
                 _count(database, run, left, result)
         going[run.schedule_id] = _after(others, run.run_id, verdict)
+    _mark_started(database, request, result.started)
+    return all_plain
+
+
+def _mark_started(database: Database, request: Request, started: Sequence[Started]) -> None:
     database.execute(
         """UPDATE runs SET status = ?, started_us = max(?, due_us)
            WHERE run_id IN (SELECT value FROM json_each(?))""",
         (
             "running" if request.reports_completion else "sending",
-            now_us,
-            json.dumps([run.run_id for run in result.started]),
+            request.moment.now_us,
+            json.dumps([run.run_id for run in started]),
         ),
     )
-    return all_plain
 
 
 def _contested(database: Database, owner: int, due: Sequence[int], result: Turn) -> list[int]:

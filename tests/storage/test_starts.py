@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sqlsched.instants import from_us
-from sqlsched.storage import changes, recovery
+from sqlsched.storage import changes, recovery, runs
 from sqlsched.storage.turn import Armed, Finished, Started
 
 from .bench import Bench, Scheduler, s, times
@@ -136,6 +136,16 @@ def test_cancel_other_stops_what_runs_and_starts_when_it_has_ended(bench: Bench)
     assert (turn.started, turn.cancels) == ([], [(run.run_id, "overlap")])
     assert times(scheduler.finish(run, 61, "cancelled", ahead=8)) == [60]
     assert scheduler.turn(62).cancels == []
+
+
+def test_cancel_other_stops_what_starts_in_the_same_turn(bench: Bench) -> None:
+    bench.add(overlap="cancel-other")
+    scheduler = bench.scheduler()
+    manual = runs.trigger(bench.database, "job", s(-1))
+    turn = scheduler.turn(0)
+    assert [run.run_id for run in turn.started] == [manual]
+    assert turn.cancels == [(manual, "overlap")]
+    assert times(scheduler.finish(turn.started[0], 1, "cancelled", ahead=8)) == [0]
 
 
 def test_cancel_other_replaces_what_was_held_before(bench: Bench) -> None:
