@@ -78,7 +78,7 @@ def restore(
             _move_log_in(staged)
         with closing(files.Gate(real)) as gate, gate.held(connection.WAIT_S):
             _check_unserved(path)
-            files.remove_dead_owners(real)
+            files.remove_strays(real)
             replaced = _replace(copy, real, now_us)
     return Restored(schedules, lost, replaced)
 

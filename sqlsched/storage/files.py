@@ -174,8 +174,13 @@ class OwnerLock:
 
     def acquire(self) -> None:
         """Make the file and lock it. A child forked without exec must not keep us alive."""
-        self._fd = _open_beside(self.path, _OPEN | os.O_EXCL, self._database)
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        while True:
+            fd = _open_beside(self.path, _OPEN | os.O_EXCL, self._database)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if _is_named(fd, self.path):
+                break
+            os.close(fd)  # before it was locked it was taken for a dead owner's
+        self._fd = fd
         with suppress(OSError):  # a full disk is for the first transaction to tell of
             os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
         os.register_at_fork(after_in_child=self._forget)
@@ -217,27 +222,47 @@ def owners_alive(database: Path) -> list[str]:
 
     "?" stands for one that is not known.
     """
-    living = (token for token in _tokens(database) if owner_alive(database, token))
-    return sorted(_pid_in(OwnerLock(database, token).path) for token in living)
-
-
-def remove_dead_owners(database: Path) -> None:
-    """Remove the files of those who served a database and died."""
-    for token in _tokens(database):
-        if not owner_alive(database, token):
-            remove_owner(database, token)
-
-
-def _tokens(database: Path) -> list[str]:
     start = f"{database.name}-owner-"
-    names = [path.name for path in database.parent.iterdir()]
-    return [name.removeprefix(start) for name in names if name.startswith(start)]
+    tokens = (
+        path.name.removeprefix(start)
+        for path in database.parent.iterdir()
+        if path.name.startswith(start)
+    )
+    living = (token for token in tokens if owner_alive(database, token))
+    return sorted(_pid_in(OwnerLock(database, token).path) for token in living)
 
 
 def _pid_in(path: Path) -> str:
     with suppress(OSError, ValueError):
         return str(int(path.read_text()))
     return "?"
+
+
+def remove_strays(database: Path) -> None:
+    """Remove the files of owners that died before their entry in the ledger, or after its end."""
+    beside: list[Path] = []
+    with suppress(OSError):  # a directory may be closed to those who look for names
+        beside += database.parent.iterdir()
+    for path in beside:
+        if path.name.startswith(f"{database.name}-owner-"):
+            with suppress(OSError):  # alive, or just removed by another
+                _remove_unlocked(path)
+
+
+def _remove_unlocked(path: Path) -> None:
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_named(fd, path):
+            path.unlink()
+    finally:
+        os.close(fd)
+
+
+def _is_named(fd: int, path: Path) -> bool:
+    """Whether this open file is the one that has this name now."""
+    status = os.fstat(fd)
+    return (status.st_dev, status.st_ino) == identity(path)
 
 
 def size(path: Path) -> int:

@@ -59,6 +59,7 @@ def take_over(
         telling.release(database, [owner.owner for owner in dead])
     for owner in dead:
         files.remove_owner(database.path.resolve(), owner.token)
+    files.remove_strays(database.path.resolve())
     return abandoned
 
 

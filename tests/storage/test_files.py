@@ -1,5 +1,6 @@
 """The gate and the owners' locks, across real processes: what the kernel promises, and we use."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sqlsched.exceptions import StorageError
-from sqlsched.storage.files import Gate, OwnerLock, owner_alive
+from sqlsched.storage.files import Gate, OwnerLock, owner_alive, remove_strays
 
 Spawn = Callable[..., subprocess.Popen[str]]
 
@@ -209,4 +210,37 @@ def test_a_token_is_used_once(database: Path) -> None:
     lock.acquire()
     with pytest.raises(FileExistsError):
         OwnerLock(database, "token").acquire()
+    lock.release()
+
+
+def test_files_of_the_dead_that_nobody_knows_of_are_removed_and_no_others(
+    database: Path, spawn: Spawn
+) -> None:
+    process = spawn(OWN)
+    assert first_line(process) == str(process.pid)
+    (database.parent / "test.db-owner-dead").touch()
+    (database.parent / "other.db-owner-dead").touch()
+    remove_strays(database)
+    assert owner_alive(database, "token")
+    process.kill()
+    process.wait()
+    remove_strays(database)
+    assert [path.name for path in database.parent.iterdir()] == ["other.db-owner-dead"]
+
+
+def test_an_owner_whose_file_was_taken_for_a_dead_ones_makes_another(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock = fcntl.flock
+
+    def come_late(fd: int, operation: int) -> None:
+        monkeypatch.undo()
+        remove_strays(database)
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", come_late)
+    lock = OwnerLock(database, "token")
+    lock.acquire()
+    remove_strays(database)
+    assert owner_alive(database, "token")
     lock.release()

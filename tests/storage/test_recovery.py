@@ -84,6 +84,17 @@ def test_the_processes_the_dead_left_are_named_until_they_are_taken_over(bench: 
     assert recovery.orphans(bench.database, [dead.entry]) == []
 
 
+def test_taking_over_leaves_no_file_of_anybody_who_died(bench: Bench) -> None:
+    stray = bench.path.with_name(f"{bench.path.name}-owner-stray")
+    stray.touch()  # of one who was killed before it was in the ledger
+    dead, living = bench.scheduler(), bench.scheduler()
+    dead.lock._forget()
+    bench.take_over([dead.entry], 0)
+    assert not stray.exists()
+    assert not dead.lock.path.exists()
+    assert owners.is_alive(bench.path, living.entry)
+
+
 def test_who_leaves_in_order_gives_back_its_claims_and_is_not_missed(bench: Bench) -> None:
     bench.add()
     leaving, other = bench.scheduler(), bench.scheduler()
