@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlsched.instants import SECOND_US
@@ -75,11 +75,16 @@ def _take_back(database: Database, owner: int, run_id: int, due_us: int, result:
         result.lost.append(run_id)
         return
     result.armed.append(Armed(run_id, due_us))
-    database.execute(
+    uncount(database, [run_id])
+
+
+def uncount(database: Database, run_ids: Iterable[int]) -> None:
+    """Take back what `max_runs` counted: these runs are to be started once more."""
+    database.executemany(
         """UPDATE schedules SET dispatched = dispatched - 1 WHERE max_runs IS NOT NULL
            AND schedule_id = (SELECT schedule_id FROM runs
                 WHERE run_id = ? AND attempt = 1 AND manual_key = 0)""",
-        (run_id,),
+        [(run_id,) for run_id in run_ids],
     )
 
 

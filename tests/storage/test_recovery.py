@@ -84,6 +84,18 @@ def test_the_processes_the_dead_left_are_named_until_they_are_taken_over(bench: 
     assert recovery.orphans(bench.database, [dead.entry]) == []
 
 
+def test_what_is_sent_again_counts_once_towards_max_runs(bench: Bench) -> None:
+    bench.add(max_runs=2)
+    for minute in (0, 60):
+        dead = bench.scheduler()
+        assert times(dead.turn(minute, reports_completion=False)) == [minute]
+        dead.die()
+        bench.take_over([dead.entry], minute + 1)
+        (again,) = bench.scheduler().turn(minute + 2, reports_completion=False).started
+        bench.scheduler().finish(again, minute + 3, "sent")
+    assert bench.ask("SELECT dispatched FROM schedules") == [2]
+
+
 def test_taking_over_leaves_no_file_of_anybody_who_died(bench: Bench) -> None:
     stray = bench.path.with_name(f"{bench.path.name}-owner-stray")
     stray.touch()  # of one who was killed before it was in the ledger
