@@ -356,12 +356,13 @@ def _resume(database: Database, schedule_id: str, now_us: int) -> None:
 
 
 def revoke(database: Database, schedule_id: str) -> None:
-    """Take back what was claimed and not started, whoever claimed it.
+    """Take back what was claimed and not started, whoever claimed it, or gave it back.
 
     Firings go back into the schedule, whose next firing is the earliest of them again; retries
     and held runs go back to waiting. Manual triggers are nobody's firing and stay.
     """
-    firings = "schedule_id = ? AND status = 'claimed' AND attempt = 1 AND manual_key = 0"
+    firings = """schedule_id = ? AND status IN ('claimed', 'waiting') AND held = 0
+        AND attempt = 1 AND manual_key = 0"""
     earliest = database.execute(
         f"SELECT min(scheduled_us) FROM runs WHERE {firings}",
         (schedule_id,),
