@@ -18,7 +18,6 @@ from sqlsched.storage import audit, highest_time
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.hooks import hooked
 from sqlsched.storage.schedules import (
-    DISPATCHED,
     StoredSchedule,
     UnreadableScheduleError,
     get,
@@ -222,9 +221,10 @@ def _dispatched(database: Database, there: StoredSchedule, schedule: ScheduledTa
     """How many firings count towards `max_runs`; only schedules that have one keep the count."""
     if schedule.max_runs is None or there.schedule.max_runs is not None:
         return there.dispatched
-    query = f"""SELECT count(*) FROM runs WHERE schedule_id = ? AND attempt = 1
-                AND manual_key = 0 AND {DISPATCHED}"""
-    count: int = database.execute(query, (schedule.schedule_id,)).fetchone()[0]
+    query = """SELECT count(*) FROM runs WHERE schedule_id = ? AND attempt = 1
+               AND manual_key = 0 AND started_us >= ?"""
+    values = (schedule.schedule_id, there.created_us)  # not those of one before it, of the same id
+    count: int = database.execute(query, values).fetchone()[0]
     return count
 
 

@@ -179,6 +179,18 @@ def test_max_runs_given_later_counts_what_has_run(bench: Bench) -> None:
     assert bench.next() is None
 
 
+def test_max_runs_given_later_counts_nothing_of_a_schedule_that_had_the_id_before(
+    bench: Bench,
+) -> None:
+    bench.add()
+    scheduler = bench.scheduler()
+    scheduler.finish(scheduler.turn(0).started[0], 1)
+    changes.remove(bench.database, ["job"], s(2))
+    bench.add(at=3)
+    edit(bench, 4, max_runs=1)
+    assert times(scheduler.turn(60)) == [60]
+
+
 def test_a_schedule_that_is_over_goes_on_when_it_is_given_more_runs(bench: Bench) -> None:
     bench.add(max_runs=1)
     scheduler = bench.scheduler()
