@@ -232,6 +232,9 @@ def _next_after_change(
     there: StoredSchedule, trigger: Trigger, now_us: int, same_trigger: bool
 ) -> int | None:
     if trigger.recurring:
+        if same_trigger and there.next_us is not None:
+            # While this one waited for its turn to write, another may have started a firing.
+            now_us = max(now_us, there.next_us - 1)
         return trigger.next_us(now_us)
     # An overdue one-shot whose time stays as it was is still to run, and one that ran is done.
     return there.next_us if same_trigger else trigger.time_us

@@ -138,6 +138,17 @@ def test_an_edit_counts_from_now_and_what_was_overdue_is_on_record_as_missed(
     assert bench.unrun() == [(0, 120, 3, "missed", "edited")]
 
 
+def test_an_edit_that_had_to_wait_does_not_go_back_to_what_was_started_meanwhile(
+    bench: Bench,
+) -> None:
+    bench.add(overlap="allow")
+    scheduler = bench.scheduler()
+    scheduler.turn(60)
+    assert edit(bench, 59.9, note="x").next_us == s(120)
+    scheduler.turn(130)
+    assert bench.unrun() == [(0, 0, 1, "missed", "outside-catchup-window")]
+
+
 def test_an_overdue_one_shot_survives_an_edit_and_its_old_time_a_change_of_it(
     bench: Bench,
 ) -> None:
