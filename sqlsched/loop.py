@@ -166,7 +166,7 @@ class Loop:
                 self._intake.runs_ended()
             if request.heartbeat:
                 self._seen_us = now_us
-                await self._prune(now_us)
+            await self._prune(now_us)
 
     def _request(self, now_us: int, report: Report) -> Request:
         return Request(
@@ -233,6 +233,7 @@ class Loop:
     async def _prune(self, now_us: int) -> None:
         if now_us < self._prune_from_us:
             return
+        self._prune_from_us = now_us + MINUTE_US
         before_us = now_us - self._settings.keep_us
         if before_us <= 0:
             return  # nothing is older than the epoch
@@ -240,6 +241,8 @@ class Loop:
             while await self._ledger.run(runs.prune, before_us, PRUNE_ROWS) == PRUNE_ROWS:
                 next_us = min(self._next_us, self._start_us())
                 if next_us - self._clock.now_us() < claims.AHEAD_US or self._wakeup.is_set():
+                    # Who is always busy forgets some each second, lest the ledger grow for ever.
+                    self._prune_from_us = now_us + SECOND_US
                     return
         except DamagedDatabaseError:
             raise

@@ -3,7 +3,9 @@
 import asyncio
 from datetime import timedelta
 
-from sqlsched import ScheduledTask, Scheduler
+import pytest
+
+from sqlsched import ScheduledTask, Scheduler, loop
 from sqlsched.instants import from_us, to_us
 from sqlsched.scheduler import Options
 from sqlsched.storage import additions, runs
@@ -267,6 +269,16 @@ async def test_old_runs_are_pruned(world: World) -> None:
     oldest = world.history()[0]
     age = world.clock.now() - from_us(oldest.scheduled_us)
     assert timedelta(hours=23) <= age <= timedelta(hours=26)
+
+
+async def test_who_is_always_busy_prunes_as_much_as_is_added(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "PRUNE_ROWS", 2)
+    for second in (0.3, 0.7):
+        await world.add(interval=2, start=START + timedelta(seconds=second))
+    await world.run(timedelta(minutes=4), options=Options(keep_seconds=30))
+    assert len(world.history()) < 120
 
 
 async def test_a_row_with_nonsense_for_arguments_fails_its_run_and_stops_nothing_else(
