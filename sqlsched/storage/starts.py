@@ -68,7 +68,7 @@ def start(database: Database, request: Request, due: Sequence[int], result: Turn
             result.started.append(run)
             if candidate.runs_left is not None:
                 all_plain = False
-                _count(database, run, left, result)
+                _count(database, run, now_us, left, result)
         going[run.schedule_id] = _after(others, run.run_id, verdict)
     _mark_started(database, request, result.started)
     return all_plain
@@ -128,7 +128,9 @@ def _going(database: Database, schedule_ids: set[str]) -> dict[str, Going]:
     return result
 
 
-def _count(database: Database, run: Started, left: dict[str, int], result: Turn) -> None:
+def _count(
+    database: Database, run: Started, now_us: int, left: dict[str, int], result: Turn
+) -> None:
     """Count a dispatch towards `max_runs`; the last one ends the schedule."""
     if run.manual_key or run.attempt > 1:
         return
@@ -141,14 +143,31 @@ def _count(database: Database, run: Started, left: dict[str, int], result: Turn)
         (run.schedule_id,),
     )
     if left[run.schedule_id] == 0:
-        started = json.dumps([other.run_id for other in result.started])
-        revoked = database.execute(
-            """DELETE FROM runs WHERE schedule_id = ? AND status = 'claimed' AND attempt = 1
-               AND manual_key = 0 AND run_id NOT IN (SELECT value FROM json_each(?))
-               RETURNING run_id""",
-            (run.schedule_id, started),
-        )
-        result.revoked += [row[0] for row in revoked.fetchall()]
+        _revoke_rest(database, run.schedule_id, now_us, result)
+
+
+def _revoke_rest(database: Database, schedule_id: str, now_us: int, result: Turn) -> None:
+    """Take back what is claimed beyond the runs of a schedule, or given back, by anyone.
+
+    A firing among them, which another process has not started in time, was skipped.
+    """
+    started = [run for run in result.started if run.schedule_id == schedule_id]
+    ids = json.dumps([run.run_id for run in started])
+    latest_us = max(run.scheduled_us for run in started)
+    rest = """schedule_id = ?1 AND status IN ('claimed', 'waiting') AND held = 0 AND attempt = 1
+        AND manual_key = 0 AND run_id NOT IN (SELECT value FROM json_each(?2))"""
+    skipped = database.execute(
+        f"""UPDATE runs SET status = 'skipped', reason = 'bounds', finished_us = ?3
+            WHERE {rest} AND scheduled_us < max(?4, (SELECT coalesce(max(scheduled_us), 0)
+                FROM runs WHERE schedule_id = ?1 AND attempt = 1 AND manual_key = 0
+                AND started_us IS NOT NULL)) RETURNING run_id, scheduled_us""",
+        (schedule_id, ids, now_us, latest_us),
+    ).fetchall()
+    for run_id, scheduled_us in skipped:
+        result.revoked.append(run_id)
+        result.unrun.append(Unrun(schedule_id, scheduled_us, 1, "skipped", "bounds"))
+    gone = database.execute(f"DELETE FROM runs WHERE {rest} RETURNING run_id", (schedule_id, ids))
+    result.revoked += [row[0] for row in gone.fetchall()]
 
 
 def _put_off(database: Database, run: Started, verdict: Verdict, now_us: int, result: Turn) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sqlsched.instants import from_us
-from sqlsched.storage import changes, recovery, runs
+from sqlsched.storage import changes, owners, recovery, runs
 from sqlsched.storage.turn import Armed, Finished, Started
 
 from .bench import Bench, Scheduler, s, times
@@ -238,6 +238,37 @@ def test_the_last_run_of_max_runs_takes_back_the_claims_beyond_it(bench: Bench) 
     assert turn.revoked == [beyond.run_id]
     assert (turn.unrun, turn.armed) == ([], [])
     assert bench.runs() == [(0, 1, "running")]
+
+
+@pytest.mark.parametrize("leave", [False, True])
+def test_a_firing_that_another_did_not_start_before_the_last_run_is_on_record_as_skipped(
+    bench: Bench, leave: bool
+) -> None:
+    bench.add(interval=1, start=from_us(s(0)), max_runs=1)
+    late, other = bench.scheduler(), bench.scheduler()
+    assert len(late.turn(-0.5).armed) == 1
+    armed = [run.run_id for run in other.turn(0.5).armed]
+    assert len(late.turn(1.5).armed) == 1
+    if leave:
+        owners.unregister(late.database, late.owner, s(1.6))
+    turn = other.turn(1.7, due=armed, ahead=-1)
+    assert times(turn) == [1]
+    assert bench.runs() == [(0, 1, "skipped"), (1, 1, "running")]
+    assert [(unrun.reason, unrun.first_us) for unrun in turn.unrun] == [("bounds", s(0))]
+
+
+def test_a_firing_between_the_runs_of_max_runs_is_on_record_in_whatever_order_they_start(
+    bench: Bench,
+) -> None:
+    bench.add(interval=1, start=from_us(s(0)), max_runs=2, overlap="allow")
+    schedulers = [bench.scheduler() for _ in range(3)]
+    armed = [
+        [run.run_id for run in scheduler.turn(number - 0.5).armed]
+        for number, scheduler in enumerate(schedulers)
+    ]
+    assert times(schedulers[2].turn(2, due=armed[2], ahead=-1)) == [2]
+    assert times(schedulers[0].turn(2.1, due=armed[0], ahead=-1)) == [0]
+    assert bench.runs() == [(0, 1, "running"), (1, 1, "skipped"), (2, 1, "running")]
 
 
 def test_max_runs_is_exact_when_all_of_them_start_in_one_turn(bench: Bench) -> None:
