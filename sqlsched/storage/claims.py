@@ -198,7 +198,10 @@ def _fate(
 
 
 def abandon(database: Database, owners: Sequence[int], now_us: int, reason: str) -> list[int]:
-    """End what these schedulers had started, as nobody knows how far it got; the runs' ids."""
+    """End what these schedulers had started, as nobody knows how far it got; the runs' ids.
+
+    Some may have started while the caller, who has its `now_us` from before, waited to write.
+    """
     rows = database.execute(
         f"""UPDATE runs SET status = 'abandoned', reason = ?,
                finished_us = max(coalesce(started_us, 0), ?),
