@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from sqlsched.brokers import wire
 from sqlsched.brokers.job import Job, leave
-from sqlsched.brokers.linux import adopt_orphans, die_with_parent, wake_with_parents_end
+from sqlsched.brokers.linux import die_with_parent, wake_with_parents_end
 from sqlsched.processes import process_start_time, session_members, signal_groups
 
 _RECEIVE_BYTES = 1 << 18

@@ -70,7 +70,7 @@ def open_as_it_is(path: Path, *, unused: bool = False) -> Database:
     `unused` is the word of who knows that nobody writes to it: then nothing is made beside it
     either, and it may lie where nothing can be written.
     """
-    if not files.check_file(path):
+    if not _is_there(path):
         raise _missing(path)
     with storage_errors(path):
         _identify(path)
@@ -92,7 +92,7 @@ def open_for_writing(path: Path, *, create: bool = False, durable: bool = True) 
     What is written to one that is not `durable` may be lost with the power, or with it the whole
     database: that is for copies to play with.
     """
-    there = files.check_file(path)
+    there = _is_there(path)
     if not there and not create:
         raise _missing(path)
     with storage_errors(path):
@@ -113,6 +113,7 @@ def _open_writable(path: Path, settings: Sequence[str]) -> Database:
         database.guarded = True
         if _checked_version(database) < VERSION:
             _bring_up_to_date(database)
+        _use_wal(database)
         for setting in settings:
             database.execute(f"PRAGMA {setting}")
     except BaseException:
@@ -122,17 +123,19 @@ def _open_writable(path: Path, settings: Sequence[str]) -> Database:
 
 
 def _bring_up_to_date(database: Database) -> None:
-    """Make or migrate the tables, once, however many processes try.
-
-    The tables are made before WAL is switched on, so that the file itself, and not only its
-    WAL, says from the first moment on whose it is.
-    """
+    """Make or migrate the tables, once, however many processes try."""
     with transaction(database):
         version = _checked_version(database)
         if version < VERSION:
             migrate(database, version)
-    with database.gate.held(WAIT_S):
-        database.execute("PRAGMA journal_mode = WAL")
+
+
+def _use_wal(database: Database) -> None:
+    """Switch WAL on, once the tables are made: so the file itself, and not only its WAL, says from
+    the first moment on whose it is. Whoever made them may have been killed before this."""
+    if database.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        with database.gate.held(WAIT_S):
+            database.execute("PRAGMA journal_mode = WAL")
 
 
 @contextmanager
@@ -218,6 +221,20 @@ def _missing(path: Path) -> StorageError:
     return StorageError(
         f"there is no database at {path}; `sqlsched add` makes one, --db names another"
     )
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is a database. What was left of one, whose making was interrupted, is not.
+
+    Ours has a journal only until it is in WAL mode, and a gate beside it from before that.
+    """
+    there = files.check_file(path)
+    journal, gate = (Path(f"{path.resolve()}{suffix}") for suffix in ("-journal", "-gate"))
+    if there and gate.exists() and journal.exists() and journal.stat().st_size > 0:
+        with storage_errors(path), closing(_connect(path, "rw")) as database:
+            database.execute("PRAGMA user_version").fetchone()  # SQLite undoes what is half done
+        there = files.check_file(path)
+    return there
 
 
 def _check_directory(path: Path) -> None:

@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from sqlsched.storage.connection import (
     open_for_writing,
     transaction,
 )
+from sqlsched.storage.migrations import migrate
 
 from .bench import Bench
 
@@ -139,3 +141,52 @@ def test_opened_twice_at_once_it_is_one_database(tmp_path: Path) -> None:
     finally:
         first.close()
         second.close()
+
+
+# -- making it ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[None, 4096, 40960], ids=["whole", "a page", "ten pages"])
+def half_made(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """What a kill leaves while the first commit writes into the file, which has a journal then."""
+    made, path = tmp_path / "made.db", tmp_path / "test.db"
+    database = sqlite3.connect(made, isolation_level=None)
+    database.execute("PRAGMA cache_size = 1")  # it goes into the file before the commit
+    database.execute("BEGIN IMMEDIATE")
+    migrate(database, 0)
+    shutil.copy(made, path)
+    shutil.copy(f"{made}-journal", f"{path}-journal")
+    database.close()
+    (tmp_path / "test.db-gate").touch()
+    if request.param is not None:
+        os.truncate(path, request.param)
+    return path
+
+
+def test_what_a_kill_left_of_a_new_database_is_none_and_is_made_anew(half_made: Path) -> None:
+    with pytest.raises(StorageError, match="there is no database"):
+        open_for_reading(half_made)
+    assert half_made.stat().st_size == 0
+    open_for_writing(half_made, create=True).close()
+    open_for_reading(half_made).close()
+
+
+def test_a_journal_of_somebody_elses_database_is_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    shutil.copy(__file__, path)
+    journal = tmp_path / "other.db-journal"
+    journal.write_bytes(b"something")
+    with pytest.raises(DamagedDatabaseError):
+        open_for_writing(path, create=True)
+    assert journal.read_bytes() == b"something"
+
+
+def test_a_database_whose_maker_was_killed_before_it_was_in_wal_mode_gets_there(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "test.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        migrate(database, 0)
+    open_for_writing(path).close()
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
