@@ -265,7 +265,12 @@ def _identify(path: Path) -> None:
     `immutable` keeps SQLite from taking locks and from touching a WAL. Reading the header with
     open() instead would, on close, drop the locks that other connections of this process hold.
     """
-    application, has_tables = _probe(path, "immutable=1")
+    try:
+        application, has_tables = _probe(path, "immutable=1")
+    except sqlite3.DatabaseError:
+        # Perhaps amidst a checkpoint, or its process died in one: the first page is new, and not
+        # all that it speaks of is in the file yet. With its WAL, or now that it has none, it is.
+        application, has_tables = _probe(path, "mode=ro" if _has_wal(path) else "immutable=1")
     if not application and not has_tables and _has_wal(path):
         application, has_tables = _probe(path, "mode=ro")  # never ours: ours has tables from birth
     if not application and not has_tables:

@@ -5,6 +5,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pytest
 from sqlsched.exceptions import StorageError
 from sqlsched.storage.connection import (
     DamagedDatabaseError,
+    Database,
     data_version,
     open_for_reading,
     open_for_writing,
@@ -190,3 +194,52 @@ def test_a_database_whose_maker_was_killed_before_it_was_in_wal_mode_gets_there(
     open_for_writing(path).close()
     with closing(sqlite3.connect(path)) as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+# -- checkpoints ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("with_shm", [False, True])
+@pytest.mark.parametrize("open_", [open_for_reading, open_for_writing])
+def test_a_database_whose_checkpoint_was_killed_midway_is_whole(
+    tmp_path: Path, open_: Callable[[Path], Database], with_shm: bool
+) -> None:
+    path, killed = tmp_path / "test.db", tmp_path / "killed.db"
+    open_for_writing(path, create=True).close()
+    size = path.stat().st_size
+    database = open_for_writing(path)
+    with transaction(database):
+        database.execute("CREATE TABLE more AS SELECT randomblob(9999) FROM json_each('[1,2,3]')")
+    shutil.copy(f"{path}-wal", f"{killed}-wal")
+    if with_shm:
+        shutil.copy(f"{path}-shm", f"{killed}-shm")
+    database.execute("PRAGMA wal_checkpoint")
+    shutil.copy(path, killed)
+    os.truncate(killed, size)  # its first page says that it is larger
+    database.close()
+    with closing(open_(killed)) as database:
+        assert database.execute("SELECT count(*) FROM more").fetchone() == (3,)
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_database_is_never_called_damaged_while_others_grow_it(tmp_path: Path) -> None:
+    path = tmp_path / "test.db"
+    database = open_for_writing(path, create=True)
+    database.execute("PRAGMA wal_autocheckpoint = 1")
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            open_for_reading(path).close()
+
+    with ThreadPoolExecutor(2) as threads:
+        readers = [threads.submit(look) for _ in range(2)]
+        for number in range(60):
+            with transaction(database):
+                database.execute(
+                    "INSERT INTO meta VALUES (?, randomblob(40000))", (f"probe{number}",)
+                )
+        stop.set()
+        for reader in readers:
+            reader.result()
+    database.close()
