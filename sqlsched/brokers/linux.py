@@ -32,4 +32,4 @@ def wake_with_parents_end() -> None:
 
 def adopt_orphans() -> bool:
     """Become the parent of what is left by descendants that end; whether that is possible."""
-    return _prctl is not None and _prctl(_PR_SET_CHILD_SUBREAPER, 1) == 0
+    return _prctl is not None and bool(_prctl(_PR_SET_CHILD_SUBREAPER, 1) == 0)
