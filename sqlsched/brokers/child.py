@@ -110,19 +110,21 @@ class Server:
             self._send(wire.REFUSED, run, error.errno or 0)
             pid = -1
         if pid == 0:
-            return self._become_child(payload, output_fd, report_fd)
+            return self._become_child(run, payload, output_fd, report_fd)
         os.close(output_fd)
         os.close(report_fd)
         if pid > 0:
             self._children[run] = _Child(pid)
-            self._send(wire.STARTED, run, pid, process_start_time(pid) or 0)
         return None
 
-    def _become_child(self, payload: bytes, output_fd: int, report_fd: int) -> Job:
+    def _become_child(self, run: int, payload: bytes, output_fd: int, report_fd: int) -> Job:
+        die_with_parent(self._pid)
+        # Said here, before the run can leave anything behind that somebody has to find.
+        pid = os.getpid()
+        self._send(wire.STARTED, run, pid, process_start_time(pid) or 0)
         # Detached: its number will be another file's soon, and the object must not close that one.
         os.close(self._control.detach())
         signal.set_wakeup_fd(-1)
-        die_with_parent(self._pid)
         return Job(payload, output_fd, report_fd)
 
     def _stop(self, run: int, signum: int) -> None:

@@ -384,6 +384,17 @@ async def test_a_dead_warm_process_fails_its_runs_and_is_replaced(
     assert (await kick(broker, "increment")).status == "succeeded"
 
 
+async def test_a_run_that_kills_the_warm_process_first_of_all_leaves_nothing(
+    broker: SubprocessBroker, app_dir: Path
+) -> None:
+    mark = app_dir / "pid"
+    for _ in range(3):
+        line = f"sleep 60 & echo $! >{mark}; kill -9 $PPID; wait"
+        outcome = await kick(broker, SHELL_TASK, line)
+        assert (outcome.status, outcome.error) == ("failed", "the process that runs tasks died")
+        await until(lambda: not is_running(int(content(mark))))
+
+
 async def test_shutdown_ends_what_is_running(broker: SubprocessBroker, app_dir: Path) -> None:
     running = await started(broker, "stubborn", app_dir / "pid")
     await broker.shutdown()
