@@ -61,6 +61,7 @@ def start(database: Database, request: Request, due: Sequence[int], result: Turn
             if verdict.cancels:  # which may be among those of this turn
                 _mark_started(database, request, result.started)
             _put_off(database, run, verdict, now_us, result)
+            _overtake(database, verdict, left, result)
         elif len(result.started) >= request.room:
             result.roomless.append(run.run_id)
             continue
@@ -200,6 +201,19 @@ def _put_off(database: Database, run: Started, verdict: Verdict, now_us: int, re
            AND run_id IN (SELECT value FROM json_each(?))""",
         (now_us, run.run_id, stopped),
     )
+
+
+def _overtake(database: Database, verdict: Verdict, left: dict[str, int], result: Turn) -> None:
+    """What was about to start in this very turn, and is cancelled, does not start."""
+    overtaken = [run for run in result.started if run.run_id in verdict.cancels]
+    for run in overtaken:
+        result.started.remove(run)
+        if run.schedule_id in left and not run.manual_key and run.attempt == 1:
+            left[run.schedule_id] += 1
+            database.execute(
+                "UPDATE schedules SET dispatched = dispatched - 1 WHERE schedule_id = ?",
+                (run.schedule_id,),
+            )
 
 
 def _after(there: Going, run_id: int, verdict: Verdict) -> Going:

@@ -332,3 +332,18 @@ def test_a_process_that_is_alone_claims_what_is_due_beyond_its_room(bench: Bench
     turn = bench.scheduler().turn(0, room=2, ahead=2, alone=True)
     assert (len(turn.started), len(turn.roomless)) == (2, 2)
     assert turn.next_us == s(0)
+
+
+@pytest.mark.parametrize("limit", [{}, {"max_runs": 4}])
+def test_a_run_that_another_overtakes_before_it_has_started_does_not_start(
+    bench: Bench, limit: dict[str, Any]
+) -> None:
+    bench.add(overlap="cancel-other", **limit)
+    scheduler = bench.scheduler()
+    [first] = scheduler.turn(0).started
+    assert scheduler.turn(60).cancels == [(first.run_id, "overlap")]
+    turn = scheduler.finish(first, 120, "cancelled", ahead=8)  # which is when a third comes
+    assert turn.started == []
+    assert times(scheduler.turn(120)) == [120]
+    assert bench.runs() == [(0, 1, "cancelled"), (60, 1, "cancelled"), (120, 1, "running")]
+    assert bench.ask("SELECT dispatched FROM schedules") == [2 if limit else 0]
