@@ -27,6 +27,7 @@ TABLE = {
     "next": Entry("look", "next_", "Print the next fire times of a schedule, or of a cron."),
     "run": Entry("run", "run", "Run the schedules, until SIGTERM or Ctrl-C."),
     "trigger": Entry("past", "trigger", "Run a schedule's task once, now."),
+    "backfill": Entry("backfill", "backfill", "Run the firings of a past time that have no run."),
     "cancel": Entry("past", "cancel", "Stop a run that is claimed, waiting or running."),
     "history": Entry("past", "history", "Show what ran, and what did not and why."),
     "logs": Entry("past", "logs", "Print what a run printed."),

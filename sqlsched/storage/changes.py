@@ -82,7 +82,7 @@ def pause(
     if note is not None:
         checked_text(note, "note")
     with transaction(database):
-        _refuse(database, ids, "shared = 1", "pause it there")
+        refuse_shared(database, ids, "pause it there")
         pause_within(database, ids, now_us, note=note, who=who)
 
 
@@ -92,8 +92,13 @@ def resume_all(database: Database, ids: Sequence[str], now_us: int) -> None:
     InvalidScheduleError for one that several machines share.
     """
     with transaction(database):
-        _refuse(database, ids, "shared = 1", "resume it there")
+        refuse_shared(database, ids, "resume it there")
         resume_within(database, ids, now_us)
+
+
+def refuse_shared(database: Database, ids: Sequence[str], what: str) -> None:
+    """InvalidScheduleError if several machines share one of these schedules."""
+    _refuse(database, ids, "shared = 1", what)
 
 
 def _refuse(database: Database, ids: Sequence[str], condition: str, what: str) -> None:

@@ -28,11 +28,12 @@ from sqlsched.planner import (
 from sqlsched.storage.changes import record
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.ends import finish
+from sqlsched.storage.held import FREE, NEXT_IN_LINE, NOT_PAUSED, SERVED, release_held
 from sqlsched.storage.hooks import hooked
 from sqlsched.storage.schedules import DAMAGED
 from sqlsched.storage.starts import is_going, start
 from sqlsched.storage.telling import any_untold
-from sqlsched.storage.turn import Armed, Owner, Request, Turn, Unrun
+from sqlsched.storage.turn import BACKFILL_KEY, Armed, Owner, Request, Turn, Unrun
 from sqlsched.timezones import checked_cron_offset
 from sqlsched.trigger import Trigger
 
@@ -43,14 +44,7 @@ FOREVER_US = 2**62
 OVERDUE_US = 5 * SECOND_US
 """A claim this late belongs to a process that is stopped or overloaded: anyone may take it."""
 
-_NOT_PAUSED = """(manual_key != 0 OR NOT EXISTS (SELECT 1 FROM schedules AS p
-    WHERE p.schedule_id = runs.schedule_id AND p.paused_us IS NOT NULL))"""
-_FREE = f"""held = 1 AND {_NOT_PAUSED} AND NOT EXISTS (SELECT 1 FROM runs AS other
-    WHERE other.schedule_id = runs.schedule_id AND {is_going("other")} AND other.held = 0)"""
-SERVED = """NOT EXISTS (SELECT 1 FROM schedules AS q WHERE q.schedule_id = runs.schedule_id
-    AND q.source NOT IN (SELECT value FROM json_each(?)))"""
-"""SQL: a run of a schedule that this process serves, or that is gone. Takes the sources' names."""
-_WAITING = f"status = 'waiting' AND held = 0 AND {_NOT_PAUSED}"
+_WAITING = f"status = 'waiting' AND held = 0 AND {NOT_PAUSED}"
 _OF_OTHERS = """status = 'claimed' AND runs.owner IN (SELECT o.owner FROM owners AS o
     WHERE o.stopped_us IS NULL AND o.owner != ?)"""
 TIMING = """cron, cron_offset, time_us, interval_s, start_us, end_us,
@@ -110,7 +104,7 @@ def _claim(database: Database, request: Request, outlook: _Outlook, result: Turn
     last = FOREVER_US if request.until_us is None else request.until_us - 1
     due, soon = (0, min(now, last)), (now + 1, min(now + AHEAD_US, last))
     # Each is asked for only if there is any: most turns have one firing to claim and nothing else.
-    taken = [] if outlook.free_us == FOREVER_US else _release_held(database, request, room)
+    taken = [] if outlook.free_us == FOREVER_US else release_held(database, request, room)
     if outlook.pending_us <= soon[1]:
         taken += _take_pending(database, request, due, room - len(taken), result)
         taken += _take_pending(database, request, soon, request.ahead, result)
@@ -125,21 +119,6 @@ def _claim(database: Database, request: Request, outlook: _Outlook, result: Turn
     taken += mine.fetchall()
     result.armed += [Armed(*row) for row in taken if row[1] > now + request.lead_us]
     return [run_id for run_id, due_us in taken if due_us <= now + request.lead_us]
-
-
-def _release_held(database: Database, request: Request, limit: int) -> list[tuple[int, int]]:
-    """Claim runs that waited for others of their schedule, now done: the first of each."""
-    if limit <= 0:
-        return []
-    return database.execute(
-        f"""UPDATE runs SET status = 'claimed', owner = ?, held = 0 WHERE run_id IN (
-                SELECT run_id FROM runs WHERE {_FREE} AND {SERVED}
-                AND NOT EXISTS (SELECT 1 FROM runs AS earlier WHERE earlier.held = 1
-                    AND earlier.schedule_id = runs.schedule_id
-                    AND earlier.scheduled_us < runs.scheduled_us) LIMIT ?)
-            RETURNING run_id, due_us""",
-        (request.owner, json.dumps(request.sources), limit),
-    ).fetchall()
 
 
 def _take_pending(
@@ -216,8 +195,9 @@ def abandon(database: Database, owners: Sequence[int], now_us: int, reason: str)
 def release(database: Database, owners: Sequence[int]) -> None:
     """Give back what these schedulers claimed and did not start; whoever comes next takes it."""
     database.execute(
-        """UPDATE runs SET status = 'waiting', owner = NULL, held = reason IS 'overlap'
-           WHERE status = 'claimed' AND owner IN (SELECT value FROM json_each(?))""",
+        f"""UPDATE runs SET status = 'waiting', owner = NULL,
+                held = iif(manual_key = {BACKFILL_KEY} AND attempt = 1, 2, reason IS 'overlap')
+            WHERE status = 'claimed' AND owner IN (SELECT value FROM json_each(?))""",
         (json.dumps(list(owners)),),
     )
 
@@ -355,8 +335,10 @@ def _look_ahead(database: Database, request: Request) -> _Outlook:
                 (SELECT min(due_us) FROM runs WHERE {_WAITING} AND {served}),
                 (SELECT min(due_us) + {OVERDUE_US + AHEAD_US} FROM runs
                  WHERE {_OF_OTHERS.replace("?", "?2")} AND {served}),
-                (SELECT min(due_us) FROM runs WHERE {_FREE} AND {served})""",
+                (SELECT min(due_us) FROM runs WHERE {FREE} AND {served}),
+                CASE WHEN EXISTS (SELECT 1 FROM runs WHERE held = 2) THEN (SELECT min(due_us)
+                    FROM runs WHERE run_id IN ({NEXT_IN_LINE}) AND {served}) END""",
         (json.dumps(request.sources), request.owner),
     ).fetchone()
-    firing, waiting, of_others, free = (FOREVER_US if us is None else us for us in times)
-    return _Outlook(firing, min(waiting, of_others), free)
+    firing, waiting, of_others, free, in_line = (FOREVER_US if us is None else us for us in times)
+    return _Outlook(firing, min(waiting, of_others), min(free, in_line))

@@ -20,6 +20,7 @@ from sqlsched.storage.schedules import (
     StoredSchedule,
     stored,
 )
+from sqlsched.storage.turn import BACKFILL_KEY
 
 _SCHEDULE = (*(name for name in COLUMNS.split(", ") if name not in HOOKS), "shared")
 _RUN = (
@@ -110,7 +111,8 @@ def fill(
             run = dict(zip(_RUN, row, strict=True))
             started_us = run.pop("started_us")
             if run["status"] == "claimed":
-                run["held"] = int(run["reason"] == "overlap")
+                is_backfill = run["manual_key"] == BACKFILL_KEY and run["attempt"] == 1
+                run["held"] = 2 if is_backfill else int(run["reason"] == "overlap")
             elif run["status"] != "waiting":
                 going[run["schedule_id"], run["scheduled_us"]] = started_us
                 run |= {"attempt": run["attempt"] + 1, "trigger": "retry", "due_us": from_us}

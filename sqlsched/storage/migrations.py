@@ -200,7 +200,13 @@ ALTER TABLE schedules ADD COLUMN synced TEXT;
 CREATE INDEX schedules_synced ON schedules (synced) WHERE synced IS NOT NULL;
 """
 
-STEPS = (_V1, _V2, _V3, _V4, _V5, _V6)
+# held = 2: it stands in the line of a backfill, which may be long; of each schedule one run at a
+# time leaves it. manual_key -1 is a backfill's.
+_V7 = """
+CREATE INDEX runs_in_line ON runs (schedule_id, scheduled_us) WHERE held = 2;
+"""
+
+STEPS = (_V1, _V2, _V3, _V4, _V5, _V6, _V7)
 VERSION = len(STEPS)
 
 _TABLE = re.compile(

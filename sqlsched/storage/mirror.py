@@ -14,6 +14,7 @@ from sqlsched.planner import Claim, Firing, Identity, Stretch, resume
 from sqlsched.scheduled_task import ScheduledTask
 from sqlsched.storage import audit, changes
 from sqlsched.storage.connection import Database, transaction
+from sqlsched.storage.hooks import hooked
 from sqlsched.storage.runs import pruned_us
 from sqlsched.storage.schedules import CONTENT, LIVE, Selection, get, stored, to_row, to_values
 
@@ -233,11 +234,13 @@ def _keep(database: Database, source: str, claim: Claim, now_us: int) -> None:
 def _wait(database: Database, schedule: ScheduledTask, firing: Firing) -> None:
     # What another machine had taken over may come back to this one.
     database.execute(
-        """INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, trigger, status, due_us)
-           VALUES (?, ?, ?, 1, ?, 'waiting', ?)
+        f"""INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, trigger, status, due_us,
+               untold)
+           SELECT ?1, ?2, ?3, 1, ?4, 'waiting', ?5, {hooked("schedules")} FROM schedules
+           WHERE schedule_id = ?1
            ON CONFLICT DO UPDATE SET status = 'waiting', reason = NULL, owner = NULL,
                started_us = NULL, finished_us = NULL
-           WHERE status = 'cancelled' AND reason = ?""",
+           WHERE status = 'cancelled' AND reason = ?6""",
         (
             *(schedule.schedule_id, schedule.task_name, firing.scheduled_us, firing.trigger),
             *(firing.due_us, TAKEN_OVER),

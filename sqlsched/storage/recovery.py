@@ -78,6 +78,7 @@ def idle(database: Database, sources: Sequence[str] = ("",)) -> bool:
                SELECT 1 FROM (
                    SELECT * FROM runs WHERE status = 'claimed'
                    UNION ALL SELECT * FROM runs WHERE status = 'waiting' AND held = 0
+                   UNION ALL SELECT * FROM runs WHERE held = 2
                    UNION ALL SELECT * FROM runs WHERE {is_going("runs")})
                LEFT JOIN schedules USING (schedule_id)
                WHERE coalesce(source, '') IN (SELECT value FROM json_each(?1))

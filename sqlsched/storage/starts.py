@@ -6,18 +6,20 @@ from collections.abc import Sequence
 from sqlsched.overlap import Candidate, Going, Verdict, may_start
 from sqlsched.storage.connection import Database
 from sqlsched.storage.hooks import in_force
-from sqlsched.storage.turn import Request, Started, Turn, Unrun
+from sqlsched.storage.turn import BACKFILL_KEY, Request, Started, Turn, Unrun
 
-# A refused send moves due_us on; `expires` counts from when the run was to start at first.
-_EXPIRES = """iif(r.attempt = 1, min(r.due_us, r.scheduled_us + 1000000 * coalesce(s.jitter_s, 0)),
-    r.due_us) + 1000000 * s.expires_s"""
+# A refused send moves due_us on; `expires` counts from when the run was to start at first. What is
+# backfilled is late, and meant to be.
+_EXPIRES = f"""iif(r.manual_key = {BACKFILL_KEY}, NULL, iif(r.attempt = 1,
+    min(r.due_us, r.scheduled_us + 1000000 * coalesce(s.jitter_s, 0)), r.due_us)
+    + 1000000 * s.expires_s)"""
 _STARTED = f"""r.run_id, r.schedule_id, r.scheduled_us, r.due_us, r.attempt, r.manual_key,
     r.trigger, coalesce(s.task_name, r.task_name), s.args, s.kwargs, s.labels, s.task_id,
     s.timeout_s, {_EXPIRES}, coalesce(s.source, ''),
     {in_force("s", "ping")}"""
-_CANDIDATE = f"""r.attempt, r.manual_key != 0, s.coalesce IS 'all' AND r.trigger = 'catchup',
-    s.schedule_id IS NOT NULL, s.paused_us IS NOT NULL, s.overlap, {_EXPIRES},
-    s.max_runs - s.dispatched"""
+_CANDIDATE = f"""r.attempt, r.manual_key > 0, r.manual_key = {BACKFILL_KEY},
+    s.coalesce IS 'all' AND r.trigger = 'catchup', s.schedule_id IS NOT NULL,
+    s.paused_us IS NOT NULL, s.overlap, {_EXPIRES}, s.max_runs - s.dispatched"""
 _OURS = """r.run_id IN (SELECT value FROM json_each(?)) AND +r.owner = ? AND r.status = 'claimed'"""
 """SQL: runs by their ids. The plus keeps SQLite from going through all that the owner claimed."""
 _PARTS = len(Started._fields)
@@ -174,8 +176,9 @@ def _revoke_rest(database: Database, schedule_id: str, now_us: int, result: Turn
 def _put_off(database: Database, run: Started, verdict: Verdict, now_us: int, result: Turn) -> None:
     if verdict.action == "hold":
         database.execute(
-            """UPDATE runs SET status = 'waiting', held = 1, owner = NULL, reason = ?
-               WHERE run_id = ?""",
+            f"""UPDATE runs SET status = 'waiting', held = iif(manual_key = {BACKFILL_KEY}, 2, 1),
+                    owner = NULL, reason = ?
+                WHERE run_id = ?""",
             (verdict.reason, run.run_id),
         )
     else:

@@ -10,6 +10,9 @@ from sqlsched.planner import Moment
 from sqlsched.scheduled_task import TaskMessage, derive_task_id
 from sqlsched.serialization import checked_array, checked_object, parse
 
+BACKFILL_KEY = -1
+"""The manual key of a firing that is run late because somebody asked for it: it has one place."""
+
 
 @dataclass(frozen=True, slots=True)
 class Owner:
@@ -81,8 +84,9 @@ class Started(NamedTuple):
             "scheduled_for": format_us(self.scheduled_us),
         }
         return TaskMessage(
+            # A backfill is the firing itself, late: should a queue know it already, it says so.
             task_id=self.task_id
-            or derive_task_id(self.schedule_id, self.scheduled_us, self.manual_key),
+            or derive_task_id(self.schedule_id, self.scheduled_us, max(self.manual_key, 0)),
             task_name=self.task_name,
             args=[] if self.args == "[]" else checked_array(parse(self.args, "args"), "args"),
             kwargs={} if self.kwargs == "{}" else _object(self.kwargs, "kwargs"),

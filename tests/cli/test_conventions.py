@@ -53,6 +53,7 @@ def test_an_empty_variable_counts_as_unset(
         *(("trigger", "x", "--wait"), ("cancel", "1"), ("export",), ("why", "x"), ("stats",)),
         *(("timeline",), ("timeline", "--svg", "x.svg"), ("watch",), ("backup", "copy.db")),
         *(("export", "--format", "toml"), ("simulate",), ("simulate", "--json")),
+        ("backfill", "x", "--from", "2026-01-01", "--to", "2026-01-02"),
     ],
     ids=" ".join,
 )

@@ -14,7 +14,7 @@ from .bench import Bench, ran, s
 
 SMALL = (
     *("VIRTUAL TABLE", "CONSTANT ROW", "runs_cancel", "runs_held", "owners_serving"),
-    *("runs_untold", "schedules_failing"),
+    *("runs_untold", "schedules_failing", "runs_in_line", "SCAN line"),
 )
 """What may be gone through from end to end: our own arguments, and indexes with a few rows."""
 
