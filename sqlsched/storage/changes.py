@@ -329,8 +329,9 @@ def pause_within(
     """The same as `pause`, within a transaction."""
     listed = json.dumps(list(ids))
     audit.paused(database, ids, now_us, note=note, who=who)
-    claimed = f"SELECT DISTINCT schedule_id FROM runs WHERE status = 'claimed' AND +{_THESE}"
-    for (schedule_id,) in database.execute(claimed, (listed,)).fetchall():
+    unstarted = f"""SELECT schedule_id FROM runs WHERE status = 'claimed' AND +{_THESE}
+        UNION SELECT schedule_id FROM runs WHERE status = 'waiting' AND held = 0 AND +{_THESE}"""
+    for (schedule_id,) in database.execute(unstarted, (listed, listed)).fetchall():
         revoke(database, schedule_id)
     database.execute(
         f"""UPDATE schedules SET paused_us = ?, wake_us = NULL

@@ -234,8 +234,8 @@ def _keep(database: Database, source: str, claim: Claim, now_us: int) -> None:
 def _wait(database: Database, schedule: ScheduledTask, firing: Firing) -> None:
     # What another machine had taken over may come back to this one.
     database.execute(
-        f"""INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, trigger, status, due_us,
-               untold)
+        f"""INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, trigger, status,
+               due_us, untold)
            SELECT ?1, ?2, ?3, 1, ?4, 'waiting', ?5, {hooked("schedules")} FROM schedules
            WHERE schedule_id = ?1
            ON CONFLICT DO UPDATE SET status = 'waiting', reason = NULL, owner = NULL,

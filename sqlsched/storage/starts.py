@@ -60,8 +60,6 @@ def start(database: Database, request: Request, due: Sequence[int], result: Turn
         )
         if verdict.action != "start":
             all_plain = False
-            if verdict.cancels:  # which may be among those of this turn
-                _mark_started(database, request, result.started)
             _put_off(database, run, verdict, now_us, result)
             _overtake(database, verdict, left, result)
         elif len(result.started) >= request.room:

@@ -138,16 +138,6 @@ def test_cancel_other_stops_what_runs_and_starts_when_it_has_ended(bench: Bench)
     assert scheduler.turn(62).cancels == []
 
 
-def test_cancel_other_stops_what_starts_in_the_same_turn(bench: Bench) -> None:
-    bench.add(overlap="cancel-other")
-    scheduler = bench.scheduler()
-    manual = runs.trigger(bench.database, "job", s(-1))
-    turn = scheduler.turn(0)
-    assert [run.run_id for run in turn.started] == [manual]
-    assert turn.cancels == [(manual, "overlap")]
-    assert times(scheduler.finish(turn.started[0], 1, "cancelled", ahead=8)) == [0]
-
-
 def test_cancel_other_replaces_what_was_held_before(bench: Bench) -> None:
     scheduler, run = overlapping(bench, "cancel-other")
     scheduler.turn(60)
