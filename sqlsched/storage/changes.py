@@ -23,6 +23,7 @@ from sqlsched.storage.schedules import (
     get,
     to_row,
 )
+from sqlsched.storage.starts import UNSTARTED
 from sqlsched.trigger import Trigger
 
 _THESE = "schedule_id IN (SELECT value FROM json_each(?))"
@@ -370,8 +371,7 @@ def revoke(database: Database, schedule_id: str) -> None:
     Firings go back into the schedule, whose next firing is the earliest of them again; retries
     and held runs go back to waiting. Manual triggers are nobody's firing and stay.
     """
-    firings = """schedule_id = ? AND status IN ('claimed', 'waiting') AND held = 0
-        AND attempt = 1 AND manual_key = 0"""
+    firings = f"schedule_id = ? AND {UNSTARTED}"
     earliest = database.execute(
         f"SELECT min(scheduled_us) FROM runs WHERE {firings}",
         (schedule_id,),

@@ -31,7 +31,7 @@ from sqlsched.storage.ends import finish
 from sqlsched.storage.held import FREE, NEXT_IN_LINE, NOT_PAUSED, SERVED, release_held
 from sqlsched.storage.hooks import hooked
 from sqlsched.storage.schedules import DAMAGED
-from sqlsched.storage.starts import is_going, start
+from sqlsched.storage.starts import SENT_AGAIN, is_going, start
 from sqlsched.storage.telling import any_untold
 from sqlsched.storage.turn import BACKFILL_KEY, Armed, Owner, Request, Turn, Unrun
 from sqlsched.timezones import checked_cron_offset
@@ -134,7 +134,7 @@ def _take_pending(
     now_us = request.moment.now_us
     for run_id, due_us, schedule_id, scheduled_us, is_firing, *columns in database.execute(
         f"""SELECT run_id, due_us, schedule_id, scheduled_us, attempt = 1 AND manual_key = 0
-                AND s.seq IS NOT NULL, {TIMING}
+                AND s.seq IS NOT NULL AND reason IS NOT '{SENT_AGAIN}', {TIMING}
             FROM (SELECT * FROM runs WHERE {_WAITING} AND due_us BETWEEN ?1 AND ?2
                   UNION ALL SELECT * FROM runs WHERE {_OF_OTHERS.replace("?", "?3")}
                   AND due_us BETWEEN ?1 AND min(?2, ?4)) AS runs

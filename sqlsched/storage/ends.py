@@ -2,13 +2,14 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlsched.instants import SECOND_US
 from sqlsched.planner import MAX_REFUSAL_DELAY_S, retry_due_us
 from sqlsched.storage.changes import pause_within
 from sqlsched.storage.connection import Database
+from sqlsched.storage.starts import SENT_AGAIN
 from sqlsched.storage.turn import Armed, Finished, Request, Turn
 
 
@@ -75,16 +76,11 @@ def _take_back(database: Database, owner: int, run_id: int, due_us: int, result:
         result.lost.append(run_id)
         return
     result.armed.append(Armed(run_id, due_us))
-    uncount(database, [run_id])
-
-
-def uncount(database: Database, run_ids: Iterable[int]) -> None:
-    """Take back what `max_runs` counted: these runs are to be started once more."""
-    database.executemany(
-        """UPDATE schedules SET dispatched = dispatched - 1 WHERE max_runs IS NOT NULL
-           AND schedule_id = (SELECT schedule_id FROM runs
-                WHERE run_id = ? AND attempt = 1 AND manual_key = 0)""",
-        [(run_id,) for run_id in run_ids],
+    database.execute(
+        f"""UPDATE schedules SET dispatched = dispatched - 1 WHERE max_runs IS NOT NULL
+            AND schedule_id = (SELECT schedule_id FROM runs WHERE run_id = ? AND attempt = 1
+                AND manual_key = 0 AND reason IS NOT '{SENT_AGAIN}')""",
+        (run_id,),
     )
 
 

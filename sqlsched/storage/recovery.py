@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from sqlsched.storage import files, telling
 from sqlsched.storage.claims import abandon, release
 from sqlsched.storage.connection import Database, transaction
-from sqlsched.storage.ends import uncount
 from sqlsched.storage.owners import LAST_SEEN
-from sqlsched.storage.starts import is_going
+from sqlsched.storage.starts import SENT_AGAIN, is_going
 from sqlsched.storage.turn import Owner
 
 
@@ -49,13 +48,12 @@ def take_over(
             (_ids(dead),),
         )
         if resend:
-            again = database.execute(
-                f"""UPDATE runs SET status = 'claimed', started_us = NULL
+            database.execute(
+                f"""UPDATE runs SET status = 'claimed', started_us = NULL, reason = '{SENT_AGAIN}'
                    WHERE {is_going("runs")} AND status = 'sending'
-                   AND owner IN (SELECT value FROM json_each(?)) RETURNING run_id""",
+                   AND owner IN (SELECT value FROM json_each(?))""",
                 (_ids(dead),),
             )
-            uncount(database, [row[0] for row in again.fetchall()])
         abandoned = abandon(database, [owner.owner for owner in dead], now_us, "owner-died")
         release(database, [owner.owner for owner in dead])
         telling.release(database, [owner.owner for owner in dead])

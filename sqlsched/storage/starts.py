@@ -8,6 +8,10 @@ from sqlsched.storage.connection import Database
 from sqlsched.storage.hooks import in_force
 from sqlsched.storage.turn import BACKFILL_KEY, Request, Started, Turn, Unrun
 
+SENT_AGAIN = "owner-died"
+"""The reason of a run that a dead process may have sent. It has been dispatched: it is sent again,
+counts once towards `max_runs`, and nothing that is done to its schedule takes it back."""
+
 # A refused send moves due_us on; `expires` counts from when the run was to start at first. What is
 # backfilled is late, and meant to be.
 _EXPIRES = f"""iif(r.manual_key = {BACKFILL_KEY}, NULL, iif(r.attempt = 1,
@@ -19,9 +23,13 @@ _STARTED = f"""r.run_id, r.schedule_id, r.scheduled_us, r.due_us, r.attempt, r.m
     {in_force("s", "ping")}"""
 _CANDIDATE = f"""r.attempt, r.manual_key > 0, r.manual_key = {BACKFILL_KEY},
     s.coalesce IS 'all' AND r.trigger = 'catchup', s.schedule_id IS NOT NULL,
-    s.paused_us IS NOT NULL, s.overlap, {_EXPIRES}, s.max_runs - s.dispatched"""
+    s.paused_us IS NOT NULL AND r.reason IS NOT '{SENT_AGAIN}',
+    s.overlap, {_EXPIRES}, iif(r.reason IS '{SENT_AGAIN}', NULL, s.max_runs - s.dispatched)"""
 _OURS = """r.run_id IN (SELECT value FROM json_each(?)) AND +r.owner = ? AND r.status = 'claimed'"""
 """SQL: runs by their ids. The plus keeps SQLite from going through all that the owner claimed."""
+UNSTARTED = f"""attempt = 1 AND manual_key = 0 AND status IN ('claimed', 'waiting') AND held = 0
+    AND reason IS NOT '{SENT_AGAIN}'"""
+"""SQL: a firing that was claimed, and perhaps given back, and has not been started."""
 _PARTS = len(Started._fields)
 _NOTHING = Going()
 
@@ -155,8 +163,9 @@ def _revoke_rest(database: Database, schedule_id: str, now_us: int, result: Turn
     started = [run for run in result.started if run.schedule_id == schedule_id]
     ids = json.dumps([run.run_id for run in started])
     latest_us = max(run.scheduled_us for run in started)
-    rest = """schedule_id = ?1 AND status IN ('claimed', 'waiting') AND held = 0 AND attempt = 1
-        AND manual_key = 0 AND run_id NOT IN (SELECT value FROM json_each(?2))"""
+    rest = (
+        f"""schedule_id = ?1 AND {UNSTARTED} AND run_id NOT IN (SELECT value FROM json_each(?2))"""
+    )
     skipped = database.execute(
         f"""UPDATE runs SET status = 'skipped', reason = 'bounds', finished_us = ?3
             WHERE {rest} AND scheduled_us < max(?4, (SELECT coalesce(max(scheduled_us), 0)

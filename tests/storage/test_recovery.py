@@ -1,10 +1,14 @@
 """Taking over from the dead, giving back, forgetting."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from sqlsched.instants import from_us
 from sqlsched.storage import changes, owners, recovery, runs
 from sqlsched.storage.recovery import Orphan
+from sqlsched.storage.turn import Started
 
 from .bench import Bench, ran, s, times
 
@@ -84,16 +88,70 @@ def test_the_processes_the_dead_left_are_named_until_they_are_taken_over(bench: 
     assert recovery.orphans(bench.database, [dead.entry]) == []
 
 
+def send_and_die(bench: Bench, at: float) -> Started:
+    """A scheduler hands a run to a queue, and dies before it can say so."""
+    dead = bench.scheduler()
+    (run,) = dead.turn(at, reports_completion=False).started
+    dead.die()
+    bench.take_over([dead.entry], at + 1)
+    return run
+
+
+def sent_at(bench: Bench, at: float, **more: Any) -> list[float]:
+    """Another sends what there is to send: the nominal times."""
+    scheduler = bench.scheduler()
+    turn = scheduler.turn(at, reports_completion=False, **more)
+    for run in turn.started:
+        scheduler.finish(run, at + 1, "sent")
+    return times(turn)
+
+
 def test_what_is_sent_again_counts_once_towards_max_runs(bench: Bench) -> None:
     bench.add(max_runs=2)
     for minute in (0, 60):
-        dead = bench.scheduler()
-        assert times(dead.turn(minute, reports_completion=False)) == [minute]
-        dead.die()
-        bench.take_over([dead.entry], minute + 1)
-        (again,) = bench.scheduler().turn(minute + 2, reports_completion=False).started
-        bench.scheduler().finish(again, minute + 3, "sent")
+        send_and_die(bench, minute)
+        assert sent_at(bench, minute + 2) == [minute]
     assert bench.ask("SELECT dispatched FROM schedules") == [2]
+
+
+def test_what_is_sent_again_counts_once_though_it_is_refused(bench: Bench) -> None:
+    bench.add(max_runs=2)
+    send_and_die(bench, 0)
+    scheduler = bench.scheduler()
+    (again,) = scheduler.turn(2, reports_completion=False).started
+    (armed,) = scheduler.turn(3, refused=[(again.run_id, s(4))]).armed
+    assert times(scheduler.turn(4, due=[armed.run_id], reports_completion=False)) == [0]
+    assert bench.ask("SELECT dispatched FROM schedules") == [1]
+
+
+def test_what_may_have_been_sent_is_sent_again_however_late(bench: Bench) -> None:
+    bench.add(overlap="allow")
+    send_and_die(bench, 0)
+    assert 0 in sent_at(bench, 1000)
+
+
+def test_what_may_have_been_sent_is_not_beyond_the_last_of_max_runs(bench: Bench) -> None:
+    bench.add(interval=1, start=from_us(s(0)), max_runs=2, overlap="allow")
+    early = bench.scheduler()
+    (claim,) = early.turn(-0.5).armed
+    send_and_die(bench, 1)
+    assert times(early.turn(2.1, due=[claim.run_id], ahead=-1, reports_completion=False)) == [0]
+    assert sent_at(bench, 3) == [1]
+
+
+@pytest.mark.parametrize("change", ["edit", "pause"])
+def test_what_may_have_been_sent_is_sent_again_whatever_is_done_to_its_schedule(
+    bench: Bench, change: str
+) -> None:
+    bench.add()
+    send_and_die(bench, 0)
+    if change == "edit":
+        changes.edit(bench.database, "job", lambda there: replace(there, interval=70), s(2))
+    else:
+        changes.pause(bench.database, ["job"], s(2))
+        assert sent_at(bench, 3) == []
+        changes.resume_all(bench.database, ["job"], s(4))
+    assert sent_at(bench, 5) == [0]
 
 
 def test_taking_over_leaves_no_file_of_anybody_who_died(bench: Bench) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sqlsched.instants import from_us
-from sqlsched.storage import changes, owners, recovery, runs
+from sqlsched.storage import changes, owners, recovery
 from sqlsched.storage.turn import Armed, Finished, Started
 
 from .bench import Bench, Scheduler, s, times
