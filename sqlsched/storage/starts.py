@@ -170,7 +170,8 @@ def _revoke_rest(database: Database, schedule_id: str, now_us: int, result: Turn
         f"""UPDATE runs SET status = 'skipped', reason = 'bounds', finished_us = ?3
             WHERE {rest} AND scheduled_us < max(?4, (SELECT coalesce(max(scheduled_us), 0)
                 FROM runs WHERE schedule_id = ?1 AND attempt = 1 AND manual_key = 0
-                AND started_us IS NOT NULL)) RETURNING run_id, scheduled_us""",
+                AND (started_us IS NOT NULL OR reason IS '{SENT_AGAIN}')))
+            RETURNING run_id, scheduled_us""",
         (schedule_id, ids, now_us, latest_us),
     ).fetchall()
     for run_id, scheduled_us in skipped:

@@ -133,10 +133,11 @@ def test_what_may_have_been_sent_is_sent_again_however_late(bench: Bench) -> Non
 def test_what_may_have_been_sent_is_not_beyond_the_last_of_max_runs(bench: Bench) -> None:
     bench.add(interval=1, start=from_us(s(0)), max_runs=2, overlap="allow")
     early = bench.scheduler()
-    (claim,) = early.turn(-0.5).armed
-    send_and_die(bench, 1)
-    assert times(early.turn(2.1, due=[claim.run_id], ahead=-1, reports_completion=False)) == [0]
-    assert sent_at(bench, 3) == [1]
+    due = [early.turn(at).armed[0].run_id for at in (-0.5, 0.5)]
+    send_and_die(bench, 2)
+    assert times(early.turn(3.1, due=due, ahead=-1, reports_completion=False)) == [0]
+    assert sent_at(bench, 4) == [2]
+    assert bench.runs() == [(0, 1, "sending"), (1, 1, "skipped"), (2, 1, "sent")]
 
 
 @pytest.mark.parametrize("change", ["edit", "pause"])
