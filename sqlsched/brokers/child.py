@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from sqlsched.brokers import wire
 from sqlsched.brokers.job import Job, leave
-from sqlsched.brokers.linux import die_with_parent, wake_with_parents_end
+from sqlsched.brokers.linux import adopt_orphans, die_with_parent, wake_with_parents_end
 from sqlsched.processes import process_start_time, session_members, signal_groups
 
 _RECEIVE_BYTES = 1 << 18
@@ -57,6 +57,7 @@ class Server:
         self._children: dict[int, _Child] = {}
         self._lingering = False
         self._pid = os.getpid()
+        self._adopts = adopt_orphans()
         self._wakeup, wakeup = os.pipe()
         for fd in (self._wakeup, wakeup):
             os.set_blocking(fd, False)
@@ -160,6 +161,17 @@ class Server:
                 self._lingering = True
                 continue
             self._release(run, child, child.status)
+        if self._adopts:
+            self._reap_adopted()
+
+    def _reap_adopted(self) -> None:
+        """What runs left behind has us for a parent, and an init that reaps, as a container need
+        not have one."""
+        with suppress(ChildProcessError):
+            while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if any(child.pid == ended.si_pid for child in self._children.values()):
+                    return  # one of our own that lingers: its time comes
+                os.waitpid(ended.si_pid, 0)
 
     def _release(self, run: int, child: _Child, status: int) -> None:
         if child.stopping:

@@ -5,6 +5,7 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 
 if sys.platform == "linux":
     import ctypes
@@ -27,3 +28,8 @@ def wake_with_parents_end() -> None:
     """Have the kernel continue this process when its parent ends, should it be halted then."""
     if _prctl is not None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
+
+
+def adopt_orphans() -> bool:
+    """Become the parent of what is left by descendants that end; whether that is possible."""
+    return _prctl is not None and not _prctl(_PR_SET_CHILD_SUBREAPER, 1)

@@ -361,6 +361,16 @@ async def test_a_grandchild_with_a_session_of_its_own_does_not_hang_the_run(
     os.kill(pid, signal.SIGKILL)
 
 
+async def test_what_outlives_its_run_has_the_warm_process_for_a_parent_that_reaps_it(
+    broker: SubprocessBroker, app_dir: Path
+) -> None:
+    await kick(broker, "grandchild", str(app_dir / "pid"), True)
+    pid = int(content(app_dir / "pid"))
+    await until(lambda: children(warm_pid(broker)).split() == [str(pid)])
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: not Path(f"/proc/{pid}").exists())
+
+
 async def test_signals_for_the_scheduler_pass_the_warm_process_by(
     broker: SubprocessBroker,
 ) -> None:
