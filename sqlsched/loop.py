@@ -231,7 +231,7 @@ class Loop:
         self._retry_us = now_us + delay_s * SECOND_US
 
     async def _prune(self, now_us: int) -> None:
-        if now_us < self._prune_from_us:
+        if now_us < self._prune_from_us or self._steps.since_us():
             return
         self._prune_from_us = now_us + MINUTE_US
         before_us = now_us - self._settings.keep_us
@@ -350,16 +350,19 @@ class Loop:
     async def _mend_clock(self) -> None:
         """Notice that the clock was set: back, and nothing may be parked in the future; forward
         (or a suspend), and what was due meanwhile was missed."""
-        step_us = self._steps.take_us()
-        if not step_us:
-            return
-        now_us = self._clock.now_us()  # not before: it could still be the time before the step
-        log.warning("the clock was set by %+.1f s: it is %s now", step_us / 1e6, from_us(now_us))
-        self._stale, self._retry_us = True, 0
-        if step_us > 0:
-            self._serving_since_us = now_us
-            self._prune_from_us = now_us + BELIEVED_AFTER_US
-            return
+        while step_us := self._steps.take_us():  # none may be left when it is read next
+            now_us = self._clock.now_us()  # not before: it could still be the time before the step
+            step_s = step_us / SECOND_US
+            log.warning("the clock was set by %+.1f s: it is %s now", step_s, from_us(now_us))
+            self._stale, self._retry_us = True, 0
+            if step_us > 0:
+                self._serving_since_us = now_us
+                self._prune_from_us = now_us + BELIEVED_AFTER_US
+            elif not await self._pull_back(now_us):
+                self._steps.give_back(step_us)
+                return
+
+    async def _pull_back(self, now_us: int) -> bool:
         self._serving_since_us = min(self._serving_since_us, now_us)
         self._started_us = min(self._started_us, now_us)
         self._settings = self._settings.set_back(now_us)
@@ -371,5 +374,6 @@ class Loop:
         except DamagedDatabaseError:
             raise
         except StorageError as error:
-            self._steps.give_back(step_us)
             self._back_off(now_us, error)
+            return False
+        return True

@@ -18,7 +18,8 @@ from sqlsched import (
 )
 from sqlsched.scheduled_task import TaskMessage
 from sqlsched.steps import Steps
-from sqlsched.storage import changes, runs
+from sqlsched.storage import changes, runs, set_back
+from sqlsched.storage.connection import Database
 from tests.engine.conftest import START, World
 
 MINUTE = timedelta(minutes=1)
@@ -205,6 +206,24 @@ async def test_who_is_stopped_while_it_waits_for_the_clock_believes_nothing(worl
     world.clock.set_forward(20_000 * DAY)
     await world.run(2 * MINUTE)
     assert {row.status for row in world.history()} == {"succeeded"}
+
+
+async def test_history_is_not_judged_by_a_clock_that_was_put_forward_a_moment_ago(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pull_back, loop = set_back.pull_back, asyncio.get_running_loop()
+
+    def pull_back_while_the_clock_is_set(database: Database, now_us: int) -> int:
+        loop.call_soon_threadsafe(world.clock.set_forward, 400 * DAY)
+        return pull_back(database, now_us)
+
+    monkeypatch.setattr(set_back, "pull_back", pull_back_while_the_clock_is_set)
+    await world.add(interval=600)
+    async with served(world):
+        await world.clock.sleep(7000)
+        world.clock.set_back(HOUR)
+        await world.clock.sleep(10)
+    assert len([row for row in world.history() if row.status == "succeeded"]) == 11
 
 
 async def test_a_step_back_in_the_moment_that_it_is_looked_for_parks_nothing(
