@@ -57,6 +57,7 @@ async def test_a_host_programs_log_at_its_most_talkative_has_no_arguments(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, broker: type[Broker]
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="aiosqlite")
     made = broker()
 
     @made.task(task_name="app:task", schedule=[{"cron": "* * * * *", **GIVEN}])

@@ -5,7 +5,7 @@ from typing import Any
 from sqlsched.cli.invocation import clipped
 from sqlsched.clock import now_us
 from sqlsched.durations import format_duration
-from sqlsched.instants import SECOND_US, format_us, from_us, to_us
+from sqlsched.instants import SECOND_US, format_us, to_us
 from sqlsched.scheduled_task import ScheduledTask, schedule_to_json
 from sqlsched.storage.runs import RunRow
 from sqlsched.storage.schedules import StoredSchedule
@@ -30,7 +30,7 @@ def short(us: int | None) -> str | None:
     """ISO 8601 for a table: to the second, or to the millisecond where that tells more."""
     if us is None:
         return None
-    return from_us(us).isoformat(timespec="milliseconds" if us % SECOND_US else "seconds")
+    return format_us(us // 1000 * 1000).replace("000+", "+")
 
 
 def in_words(us: int) -> str:

@@ -40,9 +40,9 @@ class Invocation:
     def reading(self) -> Iterator["Database"]:
         """The database, to look at."""
         from sqlsched.exceptions import StorageError
-        from sqlsched.storage.connection import open_for_reading, sqlite_errors
+        from sqlsched.storage.connection import blaming, open_for_reading
 
-        with closing(open_for_reading(self.path)) as database, sqlite_errors(self.path):
+        with closing(open_for_reading(self.path)) as database, blaming(database):
             try:
                 yield database
             except OverflowError as error:
@@ -54,11 +54,11 @@ class Invocation:
     @contextmanager
     def writing(self, *, create: bool = False) -> Iterator["Database"]:
         """The database, to change."""
-        from sqlsched.storage.connection import open_for_writing, sqlite_errors
+        from sqlsched.storage.connection import blaming, open_for_writing
 
         with closing(open_for_writing(self.path, create=create)) as database:
             _warn_if_shared(self.path)
-            with sqlite_errors(self.path):
+            with blaming(database):
                 yield database
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlsched.exceptions import StorageError
-from sqlsched.serialization import shorten
+from sqlsched.exceptions import SqlschedError, StorageError
 from sqlsched.storage import files
-from sqlsched.storage.migrations import APPLICATION_ID, VERSION, migrate, tables
+from sqlsched.storage.migrations import APPLICATION_ID, VERSION, migrate
+from sqlsched.storage.soundness import damage, read_schema
 
 WAIT_S = 5.0
 """How long to wait for other writers, seconds."""
@@ -179,11 +179,35 @@ def check_identity(database: Database) -> None:
 
 @contextmanager
 def sqlite_errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite says into one line that names the path."""
+    """Turn what SQLite says into one line that names the path.
+
+    What may pass, as a full disk, is a StorageError; all else a DamagedDatabaseError.
+    """
     try:
         yield
     except sqlite3.Error as error:
         raise _explain(path, error) from error
+
+
+SUSPECT = (TypeError, ValueError, ArithmeticError, AttributeError)
+"""What a value of a wrong kind leads to, be it the file's fault or ours."""
+
+
+@contextmanager
+def blaming(database: Database) -> Iterator[None]:
+    """As `sqlite_errors`; and of what fails for another reason, whether the file is to blame.
+
+    SQLite itself never says that a damaged page has text where a number should be.
+    """
+    with sqlite_errors(database.path):
+        try:
+            yield
+        except SqlschedError:
+            raise
+        except SUSPECT as error:
+            if problem := damage(database):
+                raise _damaged(database.path, problem) from error
+            raise
 
 
 @contextmanager
@@ -196,19 +220,26 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(f"{path}: {error.strerror or error}") from error
 
 
+def _damaged(path: Path, what: str) -> DamagedDatabaseError:
+    return DamagedDatabaseError(f"{path} is damaged: {what}; restore a backup, or name another")
+
+
 def _explain(path: Path, error: sqlite3.Error) -> StorageError:
     text = str(error)
     name = getattr(error, "sqlite_errorname", "")
-    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-        kind = "is not a SQLite database" if "NOTADB" in name else f"is damaged: {text}"
-        return DamagedDatabaseError(f"{path} {kind}; name a sqlsched database or restore a backup")
+    if name.startswith("SQLITE_NOTADB"):
+        return DamagedDatabaseError(f"{path} is not a SQLite database; name a sqlsched database")
     for start, meaning in _MEANINGS.items():
         if name.startswith(start):
             return StorageError(f"{path} {meaning}")
-    return StorageError(f"{path}: {text}")
+    if text.startswith("Could not decode"):  # and goes on with what it could not
+        text = "a text in it is not UTF-8"
+    return _damaged(path, text)
 
 
 _MEANINGS = {
+    "SQLITE_LOCKED": "is in use by another part of this program; try again",
+    "SQLITE_PROTOCOL": "has been busy for too long; try again",
     "SQLITE_BUSY": f"is locked by another program for more than {WAIT_S:.0f} s; try again",
     "SQLITE_READONLY": "is read-only, or its directory is; make both writable",
     "SQLITE_FULL": "cannot grow: no space is left on its disk; free some",
@@ -309,38 +340,21 @@ def format_version(database: Database) -> int:
     return version
 
 
-_SCHEMA = """SELECT user_version, schema_version, type, name, rootpage
-    FROM sqlite_schema, pragma_user_version, pragma_schema_version WHERE type IS NOT 'index'"""
-"""All of it as of one moment, which another process's migration cannot fall into."""
-_OF_SQLITE = {"sqlite_sequence", "sqlite_stat1", "sqlite_stat4"}
-
-
 def _checked_version(database: Database) -> int:
     """The version of its tables, 0 if there are none yet.
 
-    DamagedDatabaseError if a newer sqlsched made them, if one is missing, or if there is anything
-    else: a trigger or a view would have a say in what is executed.
+    DamagedDatabaseError if a newer sqlsched made them, or if they are not just what ours made.
     """
-    rows = database.execute(_SCHEMA).fetchall()
-    version, schema_version = rows[0][:2] if rows else (0, 0)
-    if version > VERSION:
+    schema = read_schema(database)
+    if schema.version > VERSION:
         raise DamagedDatabaseError(
-            f"{database.path} was written by a newer sqlsched (format {version}, this one knows "
-            f"{VERSION}); upgrade sqlsched"
+            f"{database.path} was written by a newer sqlsched (format {schema.version}, this one "
+            f"knows {VERSION}); upgrade sqlsched"
         )
-    if problem := _problem_of_schema(tables(version), [row[2:] for row in rows]):
+    if problem := schema.problem():
         raise DamagedDatabaseError(f"{database.path} {problem}, or restore a backup")
-    database.schema_version = schema_version
-    return int(version)
-
-
-def _problem_of_schema(expected: set[str], found: Sequence[tuple[Any, ...]]) -> str | None:
-    for kind, name, root in found:
-        if kind != "table" or not root or name not in expected | _OF_SQLITE:
-            shown = "virtual table" if kind == "table" and not root else kind
-            return f"has a {shown} {shorten(name)}, which sqlsched did not make; drop it"
-    missing = expected - {name for _, name, _ in found}
-    return f"is damaged: it has no table {min(missing)!r}; name another" if missing else None
+    database.schema_version = schema.changes
+    return schema.version
 
 
 def _check_schema(database: Database) -> None:

@@ -9,7 +9,9 @@ import aiosqlite
 
 from sqlsched.storage import files
 from sqlsched.storage.connection import (
+    SUSPECT,
     Database,
+    blaming,
     data_version,
     open_for_writing,
 )
@@ -41,10 +43,14 @@ class Ledger:
             raise
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        if self._connection is not None:
-            await self._connection.close()
-        self._connection = self._database = None
+    async def __aexit__(self, _kind: object, error: object, _trace: object) -> None:
+        try:
+            if isinstance(error, SUSPECT):
+                await self.run(_raise, error)  # as damage, if it is
+        finally:
+            if self._connection is not None:
+                await self._connection.close()
+            self._connection = self._database = None
 
     def _open(self) -> Database:
         self._database = open_for_writing(self.path, create=True)
@@ -59,12 +65,12 @@ class Ledger:
         """
         assert self._connection is not None
         assert self._database is not None
-        database = self._database
+        database, call = self._database, blaming(self._database)(function)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         # The one door that aiosqlite has to its thread; its public calls are one statement each,
         # and a task for each call would cost three rounds of the event loop. It logs, at DEBUG, the
         # repr of what it calls: that of a lambda tells nothing of what schedules carry.
-        self._connection._tx.put_nowait((future, lambda: function(database, *args, **kwargs)))
+        self._connection._tx.put_nowait((future, lambda: call(database, *args, **kwargs)))
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -84,6 +90,10 @@ class Ledger:
         changed: bool = version != self._seen
         self._seen = version
         return changed
+
+
+def _raise(_database: Database, error: Exception) -> None:
+    raise error
 
 
 class PrivateLedger(Ledger):

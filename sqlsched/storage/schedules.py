@@ -146,9 +146,10 @@ def _where(selection: Selection) -> tuple[str, list[Any]]:
         clauses.append(f"paused_us IS {'NOT ' if selection.paused else ''}NULL")
     for key, value in (selection.labels or {}).items():
         clauses.append(
-            """EXISTS (SELECT 1 FROM json_each(s.labels) AS l WHERE l.key = ? AND ? =
+            """CASE WHEN json_valid(s.labels) THEN EXISTS (
+               SELECT 1 FROM json_each(s.labels) AS l WHERE l.key = ? AND ? =
                CASE l.type WHEN 'true' THEN 'true' WHEN 'false' THEN 'false'
-               ELSE CAST(l.value AS TEXT) END)"""
+               ELSE CAST(l.value AS TEXT) END) END"""
         )
         values += [key, value]
     if selection.task_glob is not None:
