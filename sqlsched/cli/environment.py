@@ -131,6 +131,11 @@ def _read_file(path: Path) -> dict[str, str]:
         raise _wrong(path, f": {error.strerror}") from None
     if len(data) > _LARGEST:
         raise _wrong(path, f": more than {_LARGEST} bytes; give NAME=VALUE lines")
+    return parse_lines(data, path)
+
+
+def parse_lines(data: bytes, path: Path) -> dict[str, str]:
+    """Read NAME=VALUE lines as Docker does: nothing is quoted or expanded, `#` begins a comment."""
     found: dict[str, str] = {}
     for number, line in enumerate(data.removeprefix(_BOM).split(b"\n"), 1):
         content = line.removesuffix(b"\r").lstrip()
