@@ -180,3 +180,49 @@ def test_what_broke_is_kept_as_the_cause(good: Path) -> None:
             raise TypeError("theirs")
         assert str(caught.value.__cause__) == "theirs"
         assert claims.others(database, None) == []
+
+
+def _phantom(path: Path, index: str, *statements: str) -> None:
+    """Change rows behind an index's back: it is not there while they are."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        query = "SELECT * FROM sqlite_schema WHERE name = ?"
+        row = other.execute(query, (index,)).fetchone()
+        other.execute("PRAGMA writable_schema = ON")
+        other.execute("DELETE FROM sqlite_schema WHERE name = ?", (index,))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        for statement in statements:
+            other.execute(statement)
+        other.execute("PRAGMA writable_schema = ON")
+        other.execute("INSERT INTO sqlite_schema VALUES (?, ?, ?, ?, ?)", row)
+
+
+@pytest.mark.parametrize(
+    ("index", "change"),
+    [
+        ("schedules_due", "DELETE FROM schedules WHERE schedule_id = 'due'"),
+        ("schedules_due", "UPDATE schedules SET wake_us = NULL, next_us = NULL"),
+        ("schedules_due", "UPDATE schedules SET wake_us = wake_us + 9e13, next_us = wake_us"),
+        ("runs_waiting", "UPDATE runs SET due_us = due_us + 90000000000000"),
+        ("runs_waiting", "UPDATE runs SET status = 'cancelled', finished_us = due_us"),
+    ],
+)
+def test_what_only_an_index_has_is_not_looked_for_for_ever(
+    sqlsched: Sqlsched, good: Path, index: str, change: str
+) -> None:
+    retry_is_due = "UPDATE runs SET due_us = 1 WHERE status = 'waiting'"
+    with closing(sqlite3.connect(good, isolation_level=None)) as other:
+        other.execute(retry_is_due)
+    _phantom(good, index, change)
+    assert is_damage(sqlsched(*RUN), "")
+
+
+@pytest.mark.parametrize("moment", ["-1", "0", "-1 << 50"])
+def test_a_time_before_all_times_is_due_and_no_reason_to_turn_for_ever(
+    sqlsched: Sqlsched, good: Path, moment: str
+) -> None:
+    with closing(sqlite3.connect(good)) as other, other:
+        other.execute(f"UPDATE schedules SET wake_us = {moment} WHERE wake_us NOT NULL")  # noqa: S608
+        other.execute(f"UPDATE runs SET due_us = {moment} WHERE status = 'waiting'")  # noqa: S608
+    assert sqlsched(*RUN).returncode == 0
+    statuses = [run["status"] for run in json.loads(sqlsched("history", "--json").stdout)]
+    assert "waiting" not in statuses

@@ -17,20 +17,19 @@ from sqlsched.exceptions import InvalidScheduleError
 from sqlsched.instants import SECOND_US
 from sqlsched.planner import (
     Decisions,
-    Firing,
     Moment,
-    Stretch,
     Timing,
     jittered_us,
     still_runs,
     without_firings,
 )
 from sqlsched.storage.changes import record
-from sqlsched.storage.connection import Database, transaction
+from sqlsched.storage.connection import Database, damaged, transaction
 from sqlsched.storage.ends import finish
 from sqlsched.storage.held import FREE, NEXT_IN_LINE, NOT_PAUSED, SERVED, release_held
 from sqlsched.storage.hooks import hooked
 from sqlsched.storage.schedules import DAMAGED
+from sqlsched.storage.soundness import has_due
 from sqlsched.storage.starts import SENT_AGAIN, is_going, start
 from sqlsched.storage.telling import any_untold
 from sqlsched.storage.turn import BACKFILL_KEY, Armed, Owner, Request, Turn, Unrun
@@ -58,10 +57,8 @@ def turn(database: Database, request: Request) -> Turn:
     with transaction(database):
         finish(database, request, result)
         if request.heartbeat:
-            database.execute(
-                "UPDATE owners SET seen_us = ? WHERE owner = ?",
-                (request.moment.now_us, request.owner),
-            )
+            alive = (request.moment.now_us, request.owner)
+            database.execute("UPDATE owners SET seen_us = ? WHERE owner = ?", alive)
         due, next_us = list(request.due), request.known_us
         soon_us = request.moment.now_us + AHEAD_US
         if next_us is None or request.finished or request.refused or next_us <= soon_us:
@@ -75,7 +72,10 @@ def turn(database: Database, request: Request) -> Turn:
             result.cancels = _cancels(database, request.owner)
             result.others = others(database, request.owner)
         if next_us is None or not all_plain:
-            next_us = _look_ahead(database, request).next_us
+            outlook = _look_ahead(database, request)
+            if next_us is None and len(due) < request.room:
+                _check_outlook(database, request, outlook)
+            next_us = outlook.next_us
         result.untold = any_untold(database)
         result.next_us = None if next_us == FOREVER_US else next_us
     return result
@@ -95,14 +95,21 @@ class _Outlook(NamedTuple):
         return min(self)
 
 
+def _check_outlook(database: Database, request: Request, outlook: _Outlook) -> None:
+    """All that was due has been claimed: what still seems to be would be looked for for ever."""
+    last_us = request.last_us(0)
+    is_firing = outlook.firing_us <= last_us
+    if outlook.next_us <= last_us and not has_due(database, last_us, firing=is_firing):
+        raise damaged(database.path, "an index has what its table has not")
+
+
 def _claim(database: Database, request: Request, outlook: _Outlook, result: Turn) -> list[int]:
     """Claim what there is room for; returns the runs that are due now."""
     now = request.moment.now_us
     room = max(0, request.room - len(request.due))
     spare = request.ahead if request.alone else 0
     before = database.execute("SELECT max(run_id) FROM runs").fetchone()[0] or 0
-    last = FOREVER_US if request.until_us is None else request.until_us - 1
-    due, soon = (0, min(now, last)), (now + 1, min(now + AHEAD_US, last))
+    due, soon = (-FOREVER_US, request.last_us(0)), (now + 1, request.last_us(AHEAD_US))
     # Each is asked for only if there is any: most turns have one firing to claim and nothing else.
     taken = [] if outlook.free_us == FOREVER_US else release_held(database, request, room)
     if outlook.pending_us <= soon[1]:
@@ -224,13 +231,16 @@ def _claim_firings(
         if schedule_id in request.merged_out:
             found = without_firings(found)
         common = (request.owner, wants_telling)
-        runs += [_run(schedule_id, task_name, firing, *common) for firing in found.firings]
+        runs += [
+            (*(schedule_id, task_name, f.scheduled_us, f.trigger, f.due_us), *common)
+            for f in found.firings
+        ]
         for stretch in found.stretches:
             recorded = record(
                 *(database, schedule_id, task_name, stretch, timing.trigger, request.moment.now_us)
             )
             if recorded is not None:
-                result.unrun.append(_unrun(schedule_id, recorded))
+                result.unrun.append(Unrun.of(schedule_id, recorded))
         wake = found.next_us
         if wake is not None and timing.jitter_s is not None:
             wake = jittered_us(schedule_id, timing, wake)
@@ -283,13 +293,6 @@ def timing_of_row(
     )
 
 
-def _run(
-    schedule_id: str, task_name: str, firing: Firing, owner: int, wants_telling: int
-) -> tuple[Any, ...]:
-    times = (firing.scheduled_us, firing.trigger, firing.due_us)
-    return (schedule_id, task_name, *times, owner, wants_telling)
-
-
 def _insert(database: Database, runs: Iterable[tuple[Any, ...]]) -> None:
     # A firing that is in the ledger already was dispatched before the clock was put back.
     database.executemany(
@@ -298,10 +301,6 @@ def _insert(database: Database, runs: Iterable[tuple[Any, ...]]) -> None:
            VALUES (?1, ?2, ?3, 1, ?4, 'claimed', ?5, ?6, ?7) ON CONFLICT DO NOTHING""",
         runs,
     )
-
-
-def _unrun(schedule_id: str, stretch: Stretch) -> Unrun:
-    return Unrun(schedule_id, stretch.first_us, stretch.count, stretch.status, stretch.reason)
 
 
 def _cancels(database: Database, owner: int) -> list[tuple[int, str]]:

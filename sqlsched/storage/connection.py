@@ -205,8 +205,8 @@ def blaming(database: Database) -> Iterator[None]:
         except SqlschedError:
             raise
         except SUSPECT as error:
-            if problem := damage(database):
-                raise _damaged(database.path, problem) from error
+            if problem := damage(database, error):
+                raise damaged(database.path, problem) from error
             raise
 
 
@@ -220,7 +220,8 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(f"{path}: {error.strerror or error}") from error
 
 
-def _damaged(path: Path, what: str) -> DamagedDatabaseError:
+def damaged(path: Path, what: str) -> DamagedDatabaseError:
+    """The error that says so."""
     return DamagedDatabaseError(f"{path} is damaged: {what}; restore a backup, or name another")
 
 
@@ -234,7 +235,7 @@ def _explain(path: Path, error: sqlite3.Error) -> StorageError:
             return StorageError(f"{path} {meaning}")
     if text.startswith("Could not decode"):  # and goes on with what it could not
         text = "a text in it is not UTF-8"
-    return _damaged(path, text)
+    return damaged(path, text)
 
 
 _MEANINGS = {

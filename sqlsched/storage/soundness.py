@@ -46,8 +46,13 @@ def read_schema(database: sqlite3.Connection) -> Schema:
     return Schema(version, changes, [row[2:] for row in rows])
 
 
-def damage(database: sqlite3.Connection) -> str | None:
-    """What SQLite finds wrong with the pages, in one line. It reads them all, twice."""
+def damage(database: sqlite3.Connection, error: Exception) -> str | None:
+    """What is wrong with the pages that may have led to an error, in one line.
+
+    SQLite reads all of them, twice; but for a message that quotes bytes of them and is no text.
+    """
+    if isinstance(error, UnicodeDecodeError) and _is_ours(error):
+        return "its schema cannot be read"
     for check in ("quick_check", "integrity_check"):  # the second looks into indexes too
         try:
             (found,) = database.execute(f"PRAGMA {check}(1)").fetchone()
@@ -56,3 +61,18 @@ def damage(database: sqlite3.Connection) -> str | None:
         if found != "ok":
             return " ".join(str(found).split())
     return None
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether it came of one of our statements, and not of what a caller has us iterate over."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals["__name__"].startswith(__package__)
+
+
+def has_due(database: sqlite3.Connection, last_us: int, *, firing: bool) -> bool:
+    """Whether a table itself, whatever its indexes say, has a firing, or a run, due by then."""
+    table, due = ("schedules", "wake_us") if firing else ("runs", "finished_us IS NULL AND due_us")
+    query = f"SELECT EXISTS (SELECT 1 FROM {table} NOT INDEXED WHERE {due} <= ?)"
+    return bool(database.execute(query, (last_us,)).fetchone()[0])

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from sqlsched.instants import format_us, from_us
 from sqlsched.output import OutputBuffer
-from sqlsched.planner import Moment
+from sqlsched.planner import Moment, Stretch
 from sqlsched.scheduled_task import TaskMessage, derive_task_id
 from sqlsched.serialization import checked_array, checked_object, parse
 
@@ -114,6 +114,11 @@ class Unrun:
     status: str
     reason: str
 
+    @classmethod
+    def of(cls, schedule_id: str, stretch: Stretch) -> "Unrun":
+        """A stretch of a schedule's firings."""
+        return cls(schedule_id, stretch.first_us, stretch.count, stretch.status, stretch.reason)
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -149,6 +154,11 @@ class Request:
     """Whose schedules this process serves."""
     merged_out: Collection[str] = ()
     """Schedules that the merge function left out: their firings are skipped."""
+
+    def last_us(self, ahead_us: int) -> int:
+        """What is due until then may be claimed by one who looks so far ahead."""
+        last_us = self.moment.now_us + ahead_us
+        return last_us if self.until_us is None else min(last_us, self.until_us - 1)
 
 
 @dataclass(slots=True)

@@ -328,23 +328,33 @@ def broken(stock: Stock, rng: random.Random) -> Iterator[tuple[str, bytes]]:
         yield "-wal", damaged(stock.wal, rng)
 
 
+def _keep(place: Path, files: list[tuple[str, bytes]]) -> None:
+    place.mkdir(exist_ok=True)
+    for suffix, data in files:
+        path = place / f"sqlsched.db{suffix}"
+        path.touch(0o600)
+        path.write_bytes(data)
+
+
 def databases(directory: Path, count: int, start: int) -> Tally:
-    """Look at so many damaged databases in every way, and serve each."""
-    tally = Tally(count)
+    """Look at so many damaged databases in every way, and serve each.
+
+    Those that led to what must not be are kept, as the times in them are never the same again.
+    """
+    tally, violations = Tally(count), 0
     stock = stocked(directory / "stock")
     place = directory / "place"
     for number in range(start, start + count):
         files = list(broken(stock, random.Random(number)))
         for command in (*LOOKS, RUN):
             shutil.rmtree(place, ignore_errors=True)
-            place.mkdir()
-            for suffix, data in files:
-                path = place / f"sqlsched.db{suffix}"
-                path.touch(0o600)
-                path.write_bytes(data)
+            _keep(place, files)
             with chdir(place):
                 try:
                     tally.judge(call(*command), f"seed {number}")
                 except HangError as hang:
                     tally.violations.append(f"seed {number}: {' '.join(command)}: {hang}")
+            if len(tally.violations) > violations:
+                _keep(directory / f"kept-{number}", files)
+                violations = len(tally.violations)
     return tally
