@@ -78,7 +78,8 @@ def _readers() -> dict[str, Callable[[str], object]]:
     from sqlsched.cli.schedule_options import read_labels
     from sqlsched.durations import parse_duration
     from sqlsched.instants import parse_time
-    from sqlsched.scheduled_task import ScheduledTask, check_schedule_id, check_task_path
+    from sqlsched.field_checks import check_schedule_id, check_task_path
+    from sqlsched.scheduled_task import ScheduledTask
     from sqlsched.serialization import checked_array, checked_object, dumps, loads
     from sqlsched.timezones import checked_cron_offset, zone_info
 
