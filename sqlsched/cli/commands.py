@@ -30,7 +30,7 @@ TABLE = {
     "cancel": Entry("past", "cancel", "Stop a run that is claimed, waiting or running."),
     "history": Entry("past", "history", "Show what ran, and what did not and why."),
     "logs": Entry("past", "logs", "Print what a run printed."),
-    "import": Entry("transfer", "import_", "Import schedules from JSON lines."),
+    "import": Entry("transfer", "import_", "Import schedules from JSON lines or a crontab."),
     "export": Entry(
         "transfer", "export", "Print the schedules as JSON lines, which `import` takes."
     ),

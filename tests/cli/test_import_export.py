@@ -349,7 +349,7 @@ def test_another_format_is_refused(sqlsched: Sqlsched) -> None:
     for command in ("import", "export"):
         result = sqlsched(command, "--format", "xml")
         assert result.returncode == 2
-        assert "'xml' is not 'jsonl'" in result.stderr
+        assert "'xml' is not one of 'jsonl', 'crontab'" in result.stderr
 
 
 @pytest.mark.parametrize("dash", [(), ("-",)])
