@@ -2,9 +2,12 @@
 `sqlsched --help` shows this table and imports nothing else."""
 
 from importlib import import_module
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class Entry(NamedTuple):
@@ -31,6 +34,7 @@ TABLE = {
     "history": Entry("past", "history", "Show what ran, and what did not and why."),
     "logs": Entry("past", "logs", "Print what a run printed."),
     "import": Entry("transfer", "import_", "Import schedules from JSON lines or a crontab."),
+    "completion": Entry("completion", "completion", "Print the script that lets a shell complete."),
     "export": Entry(
         "transfer", "export", "Print the schedules as JSON lines, which `import` takes."
     ),
@@ -51,6 +55,19 @@ class Commands(click.Group):
             import_module(f"sqlsched.cli.{entry.module}"), entry.function
         )
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """What may come next, without importing every command that begins so."""
+        from click.shell_completion import CompletionItem
+
+        return [
+            *(
+                CompletionItem(n, help=e.summary)
+                for n, e in TABLE.items()
+                if n.startswith(incomplete)
+            ),
+            *click.Command.shell_complete(self, ctx, incomplete),
+        ]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):

@@ -92,6 +92,16 @@ def find_run(database: Database, text: str) -> int:
     raise ScheduleNotFoundError(f"{text!r} is ambiguous; it begins {listed}")
 
 
+def newest_ids(database: Database, limit: int, *, live: bool) -> list[tuple[str, str]]:
+    """The newest run ids, each with its schedule and status; only of those under way, if `live`."""
+    return database.execute(
+        """SELECT CAST(run_id AS TEXT), schedule_id || ' ' || status
+           FROM (SELECT * FROM runs ORDER BY run_id DESC LIMIT ?)
+           WHERE finished_us IS NULL OR NOT ? ORDER BY run_id DESC""",
+        (limit, live),
+    ).fetchall()
+
+
 def last_run(database: Database, schedule_id: str) -> int:
     """The run of a schedule that started last; ScheduleNotFoundError if none has."""
     row = database.execute(
