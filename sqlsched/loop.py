@@ -24,6 +24,7 @@ from sqlsched.storage.claims import FOREVER_US
 from sqlsched.storage.connection import DamagedDatabaseError
 from sqlsched.storage.ledger import Ledger
 from sqlsched.storage.turn import Armed, Request, Turn
+from sqlsched.supervisor import NOBODY, Supervisor
 from sqlsched.takeover import Peers
 
 log = logging.getLogger("sqlsched")
@@ -52,6 +53,7 @@ class Loop:
         clock: Clock,
         settings: Settings,
         wakeup: asyncio.Event,
+        supervisor: Supervisor = NOBODY,
     ) -> None:
         self._ledger = ledger
         self._dispatcher = dispatcher
@@ -60,6 +62,7 @@ class Loop:
         self._clock = clock
         self._settings = settings
         self._wakeup = wakeup
+        self._supervisor = supervisor
         self._stopping = False
         self._hurried = False
         self._backlog = Backlog()
@@ -289,6 +292,7 @@ class Loop:
         return self._looked
 
     def _look(self, now_us: int) -> None:
+        self._supervisor.alive(self._clock.monotonic(), self._describe)
         try:
             if self._ledger.changed():
                 self._stale = True
@@ -299,6 +303,13 @@ class Loop:
             self._back_off(now_us, error)
         if now_us - self._seen_us >= MINUTE_US:
             self._stale = True
+
+    def _describe(self) -> str:
+        if self._failures:
+            return "the database cannot be written to"
+        next_us = min(self._next_us, self._backlog.start_us(1))
+        coming = "no firing to come" if next_us == FOREVER_US else f"next {from_us(next_us)}"
+        return f"{self._dispatcher.going} running, {coming}"
 
     # -- reasons to end -------------------------------------------------------------------------
 

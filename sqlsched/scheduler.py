@@ -24,6 +24,7 @@ from sqlsched.settings import Settings
 from sqlsched.storage import owners, recovery
 from sqlsched.storage.connection import default_path
 from sqlsched.storage.ledger import Ledger
+from sqlsched.supervisor import NOBODY, Supervisor
 from sqlsched.takeover import Peers
 
 log = logging.getLogger("sqlsched")
@@ -44,6 +45,7 @@ class Options:
     keep_seconds: int = 90 * 86_400
     accept_clock: bool = False
     delivery: str = "at-least-once"
+    supervisor: Supervisor = NOBODY
 
 
 class Scheduler:
@@ -175,12 +177,13 @@ class Scheduler:
     async def _serve(self, skip_first_run: bool, settings: Settings, options: Options) -> None:
         with self.clock.busy():
             async with self._running(), Ledger(self.database) as ledger:
+                options.supervisor.ready(f"serving {self.database}")
                 peers = Peers(ledger, resend=options.delivery == "at-least-once")
                 await self._check_clock(ledger, options)
                 await peers.join(self.clock.now_us())
                 try:
                     if skip_first_run:
-                        settings = await self._skip_first_run(settings)
+                        settings = await self._skip_first_run(settings, options.supervisor)
                     await self._serve_as(peers, ledger, settings, options)
                 finally:
                     await peers.leave(self.clock.now_us())
@@ -209,13 +212,17 @@ class Scheduler:
             self.broker, intake, self.clock, concurrency, self._wakeup.set, resend=resend
         )
         settings = settings.with_options(options.catchup_window, options.keep_seconds * SECOND_US)
-        loop = Loop(ledger, dispatcher, peers, intake, self.clock, settings, self._wakeup)
+        loop = Loop(
+            *(ledger, dispatcher, peers, intake, self.clock, settings, self._wakeup),
+            options.supervisor,
+        )
         self._loop, self._dispatcher = loop, dispatcher
         log.info("serving %s with %d at a time", self.database, concurrency)
         try:
             if not self._stop_requested:
                 await peers.take_over(self.clock.now_us())
                 await loop.serve()
+            options.supervisor.stopping()
             await loop.drain(options.drain_seconds)
         except BaseException:
             self.stop(at_once=True)
@@ -226,10 +233,10 @@ class Scheduler:
             self._loop = self._dispatcher = None
         log.info("stopped serving %s", self.database)
 
-    async def _skip_first_run(self, settings: Settings) -> Settings:
+    async def _skip_first_run(self, settings: Settings, supervisor: Supervisor) -> Settings:
         minute_us = next_minute_us(self.clock.now_us())
         log.info("nothing is dispatched before %s", format_us(minute_us))
-        await self._sleep_until(minute_us)
+        await self._sleep_until(minute_us, supervisor, "waiting for the next minute")
         return settings.with_first_run(minute_us)
 
     async def _check_clock(self, ledger: Ledger, options: Options) -> None:
@@ -246,13 +253,18 @@ class Scheduler:
                 "set; if it is right, start with --accept-clock",
                 *(format_us(now_us), format_us(highest_us)),
             )
-            await self._sleep_until(highest_us - CLOCK_TOLERANCE_US)
+            believed_us = highest_us - CLOCK_TOLERANCE_US
+            await self._sleep_until(believed_us, options.supervisor, "waiting for the clock")
         await ledger.run(recovery.pull_back, self.clock.now_us())
 
-    async def _sleep_until(self, until_us: int) -> None:
+    async def _sleep_until(self, until_us: int, supervisor: Supervisor, why: str) -> None:
+        def is_over() -> bool:
+            supervisor.alive(self.clock.monotonic(), lambda: why)
+            return self._stop_requested
+
         while self.clock.now_us() < until_us and not self._stop_requested:
             self._wakeup.clear()
-            await self.clock.wait(until_us, self._wakeup, lambda: self._stop_requested)
+            await self.clock.wait(until_us, self._wakeup, is_over)
 
 
 async def _end(source: ScheduleSource) -> None:

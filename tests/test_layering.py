@@ -17,11 +17,11 @@ PACKAGE = Path(__file__).parents[1] / "sqlsched"
 LAYERS = {
     "core": "exceptions serialization durations instants output timezones cron cron_fields bits "
     "scheduled_task trigger planner overlap merge_functions",
-    "ports": "abc clock run_context importing processes",
+    "ports": "abc clock run_context importing processes supervisor",
     "storage": "storage",
     "engine": "scheduler loop backlog dispatcher takeover feeds intake events settings steps",
     "user-held": "task kicker created_schedule testing",
-    "adapters": "sources brokers integrations exactly_once",
+    "adapters": "sources brokers integrations exactly_once sd_notify",
     "outermost": "cli __main__ examples sqlsched",
 }
 MAY_IMPORT = {

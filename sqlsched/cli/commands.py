@@ -35,6 +35,7 @@ TABLE = {
     "logs": Entry("past", "logs", "Print what a run printed."),
     "import": Entry("transfer", "import_", "Import schedules from JSON lines or a crontab."),
     "completion": Entry("completion", "completion", "Print the script that lets a shell complete."),
+    "systemd": Entry("service", "systemd", "Print a systemd unit that runs `sqlsched run`."),
     "export": Entry(
         "transfer", "export", "Print the schedules as JSON lines, which `import` takes."
     ),

@@ -1,7 +1,9 @@
 """`sqlsched run`: the scheduler itself."""
 
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -74,6 +76,7 @@ from sqlsched.serialization import shorten
 @click.pass_obj
 def run(
     invocation: Invocation,
+    /,
     scheduler_path: str | None,
     skip_first_run: bool,
     broker_name: str | None,
@@ -81,13 +84,11 @@ def run(
     app_dir: Path,
     until_idle: bool,
     once: bool,
-    catchup_window: str | None,
     delivery: str,
-    keep: str,
     accept_clock: bool,
-    drain: str,
     log_level: str,
     log_format: str,
+    **texts: Any,
 ) -> None:
     """Run the schedules, until SIGTERM or Ctrl-C. Any number of `run` may share a database.
 
@@ -99,8 +100,7 @@ def run(
     """
     if once and until_idle:
         raise click.UsageError("--once and --until-idle exclude each other: give one")
-    window = None if catchup_window is None else read_window(catchup_window, "--catchup-window")
-    keep_seconds, drain_seconds = parse_duration(keep, "--keep"), parse_duration(drain, "--drain")
+    durations = read_durations(texts)
     if not app_dir.is_dir():
         raise InvalidScheduleError(f"--app-dir {shorten(str(app_dir))}: there is no such directory")
     sys.path.insert(0, str(app_dir.resolve()))
@@ -110,16 +110,26 @@ def run(
     from sqlsched.cli.logs import configure_logging
     from sqlsched.cli.serve import serve
     from sqlsched.scheduler import Options
+    from sqlsched.sd_notify import from_environment
 
     configure_logging(log_level, log_format)
     options = Options(
         concurrency=concurrency,
-        catchup_window=window,
-        drain_seconds=drain_seconds,
-        keep_seconds=keep_seconds,
         accept_clock=accept_clock,
         delivery=delivery,
+        supervisor=from_environment(os.environ),
+        **durations,
     )
     scheduler = compose(invocation, scheduler_path, broker_name, app_dir, concurrency)
     code = serve(scheduler, scheduler.run(skip_first_run, once, until_idle, options=options))
     raise click.exceptions.Exit(code)
+
+
+def read_durations(texts: dict[str, Any]) -> dict[str, Any]:
+    """What the options that are durations say, under the names of scheduler.Options."""
+    window = texts["catchup_window"]
+    return {
+        "catchup_window": None if window is None else read_window(window, "--catchup-window"),
+        "drain_seconds": parse_duration(texts["drain"], "--drain"),
+        "keep_seconds": parse_duration(texts["keep"], "--keep"),
+    }
