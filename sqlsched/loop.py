@@ -17,9 +17,10 @@ from sqlsched.feeds import Circumstances
 from sqlsched.instants import MINUTE_US, SECOND_US, from_us
 from sqlsched.intake import Intake
 from sqlsched.planner import Moment
+from sqlsched.retention import Retention
 from sqlsched.settings import Settings
 from sqlsched.steps import Steps
-from sqlsched.storage import claims, recovery, runs
+from sqlsched.storage import claims, recovery
 from sqlsched.storage.claims import FOREVER_US
 from sqlsched.storage.connection import DamagedDatabaseError
 from sqlsched.storage.ledger import Ledger
@@ -34,10 +35,6 @@ AHEAD_FACTOR = 16
 ALONE_AHEAD = 16_384
 """The same for a process that nobody could help."""
 MAX_BACKOFF_S = 30
-PRUNE_ROWS = 500
-"""How many old runs one transaction forgets; it shares the gate with everyone's claims."""
-BELIEVED_AFTER_US = 3600 * SECOND_US
-"""A clock that was put forward may be wrong: history is not judged by it at once."""
 GIVE_UP_SECONDS = 10.0
 
 
@@ -78,7 +75,7 @@ class Loop:
         self._steps = Steps(clock)
         self._failures = 0
         self._retry_us = 0
-        self._prune_from_us = 0
+        self._retention = Retention(ledger, settings)
 
     def stop(self) -> None:
         """Claim and start nothing more; `serve` returns, and `drain` hurries."""
@@ -159,7 +156,8 @@ class Loop:
                 self._intake.runs_ended()
             if request.heartbeat:
                 self._seen_us = now_us
-                await self._prune(now_us)
+            if self._retention.is_due(now_us):
+                await self._retention.sweep(now_us, self._is_pressed)
 
     def _request(self, now_us: int, report: Report) -> Request:
         return Request(
@@ -220,19 +218,10 @@ class Loop:
         self._failures += 1
         self._retry_us = now_us + delay_s * SECOND_US
 
-    async def _prune(self, now_us: int) -> None:
-        if now_us < self._prune_from_us:
-            return
-        before_us = now_us - self._settings.keep_us
-        try:
-            while await self._ledger.run(runs.prune, before_us, PRUNE_ROWS) == PRUNE_ROWS:
-                next_us = min(self._next_us, self._start_us())
-                if next_us - self._clock.now_us() < claims.AHEAD_US or self._wakeup.is_set():
-                    return
-        except DamagedDatabaseError:
-            raise
-        except StorageError as error:
-            log.warning("old runs are kept for now: %s", error)
+    def _is_pressed(self) -> bool:
+        """Whether something else is to be done in a moment."""
+        next_us = min(self._next_us, self._start_us())
+        return next_us - self._clock.now_us() < claims.AHEAD_US or self._wakeup.is_set()
 
     # -- when -----------------------------------------------------------------------------------
 
@@ -350,11 +339,11 @@ class Loop:
         self._stale, self._retry_us = True, 0
         if step_us > 0:
             self._serving_since_us = now_us
-            self._prune_from_us = now_us + BELIEVED_AFTER_US
+            self._retention.doubt(now_us)
             return
         self._serving_since_us = min(self._serving_since_us, now_us)
         self._started_us = min(self._started_us, now_us)
-        self._seen_us = self._prune_from_us = 0
+        self._seen_us = 0
         self._intake.clock_set_back()
         try:
             await self._ledger.run(recovery.pull_back, now_us)

@@ -43,6 +43,7 @@ class Options:
     catchup_window: int | str | None = None
     drain_seconds: int = 30
     keep_seconds: int = 90 * 86_400
+    keep_failed_seconds: int | None = None
     accept_clock: bool = False
     delivery: str = "at-least-once"
     supervisor: Supervisor = NOBODY
@@ -211,7 +212,9 @@ class Scheduler:
         dispatcher = Dispatcher(
             self.broker, intake, self.clock, concurrency, self._wakeup.set, resend=resend
         )
-        settings = settings.with_options(options.catchup_window, options.keep_seconds * SECOND_US)
+        settings = settings.with_options(
+            options.catchup_window, options.keep_seconds, options.keep_failed_seconds
+        )
         loop = Loop(
             *(ledger, dispatcher, peers, intake, self.clock, settings, self._wakeup),
             options.supervisor,

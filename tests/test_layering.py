@@ -19,7 +19,8 @@ LAYERS = {
     "scheduled_task trigger planner overlap merge_functions",
     "ports": "abc clock run_context importing processes supervisor",
     "storage": "storage",
-    "engine": "scheduler loop backlog dispatcher takeover feeds intake events settings steps",
+    "engine": "scheduler loop backlog dispatcher takeover feeds intake events settings steps "
+    "retention",
     "user-held": "task kicker created_schedule testing",
     "adapters": "sources brokers integrations exactly_once sd_notify",
     "outermost": "cli __main__ examples sqlsched",

@@ -33,6 +33,7 @@ TABLE = {
     "cancel": Entry("past", "cancel", "Stop a run that is claimed, waiting or running."),
     "history": Entry("past", "history", "Show what ran, and what did not and why."),
     "logs": Entry("past", "logs", "Print what a run printed."),
+    "prune": Entry("prune", "prune", "Forget old runs, and what they printed."),
     "import": Entry("transfer", "import_", "Import schedules from JSON lines or a crontab."),
     "completion": Entry("completion", "completion", "Print the script that lets a shell complete."),
     "systemd": Entry("service", "systemd", "Print a systemd unit that runs `sqlsched run`."),

@@ -53,6 +53,7 @@ from sqlsched.serialization import shorten
 @click.option(
     "--keep", metavar="DURATION", default="90d", help="Keep history so long. Default 90d."
 )
+@click.option("--keep-failed", metavar="DURATION", help="And of what failed. Default as --keep.")
 @click.option(
     "--accept-clock",
     is_flag=True,
@@ -127,9 +128,10 @@ def run(
 
 def read_durations(texts: dict[str, Any]) -> dict[str, Any]:
     """What the options that are durations say, under the names of scheduler.Options."""
-    window = texts["catchup_window"]
+    window, failed = texts["catchup_window"], texts["keep_failed"]
     return {
         "catchup_window": None if window is None else read_window(window, "--catchup-window"),
         "drain_seconds": parse_duration(texts["drain"], "--drain"),
         "keep_seconds": parse_duration(texts["keep"], "--keep"),
+        "keep_failed_seconds": None if failed is None else parse_duration(failed, "--keep-failed"),
     }

@@ -14,7 +14,7 @@ from sqlsched.planner import Claim, Firing, Identity, Stretch, resume
 from sqlsched.scheduled_task import ScheduledTask
 from sqlsched.storage import changes
 from sqlsched.storage.connection import Database, transaction
-from sqlsched.storage.runs import pruned_us
+from sqlsched.storage.pruning import pruned_us
 from sqlsched.storage.schedules import CONTENT, LIVE, Selection, get, stored, to_row
 
 _Row = dict[str, Any]

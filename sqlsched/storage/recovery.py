@@ -10,7 +10,7 @@ from sqlsched.planner import DEFAULT_RETRY_DELAY_S, jittered_us
 from sqlsched.storage import files
 from sqlsched.storage.claims import DAMAGED, TIMING, abandon, release, timing_of_row
 from sqlsched.storage.connection import Database, transaction
-from sqlsched.storage.runs import pruned_us
+from sqlsched.storage.pruning import pruned_us
 from sqlsched.storage.starts import is_going
 from sqlsched.storage.turn import Owner
 

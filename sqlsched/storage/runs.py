@@ -1,9 +1,8 @@
-"""The ledger, as people see and steer it: history, output, manual triggers, cancelling, pruning."""
+"""The ledger, as people see and steer it: history, output, manual triggers, cancelling."""
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from sqlsched.exceptions import ScheduleNotFoundError
 from sqlsched.serialization import shorten
@@ -15,6 +14,7 @@ STATUSES = (
     *("cancelled", "abandoned", "sent", "skipped", "missed"),
 )
 GOOD = frozenset({"succeeded", "sent"})
+BAD = frozenset({"failed", "timed_out", "abandoned", "missed"})
 LIVE_STATUSES = frozenset({"waiting", "claimed", "sending", "running"})
 
 
@@ -162,49 +162,3 @@ def retry_of(database: Database, run_id: int) -> int | None:
         (run_id,),
     ).fetchone()
     return None if row is None else int(row[0])
-
-
-def prune(database: Database, before_us: int, limit: int) -> int:
-    """Forget up to `limit` of the oldest rows that ended before an instant; how many it was.
-
-    Remembers how far it went: should the clock be put back to before that, nothing that may have
-    run is dispatched again.
-    """
-    if not _prunable(database, before_us, limit):
-        return 0
-    with transaction(database):
-        oldest = _prunable(database, before_us, limit)
-        database.executemany("DELETE FROM runs WHERE run_id = ?", [row[:1] for row in oldest])
-        _remember_pruned(database, max((row[1] for row in oldest), default=0))
-        database.execute("DELETE FROM owners WHERE stopped_us < ?", (before_us,))
-        database.execute(
-            """DELETE FROM schedules
-               WHERE source = '' AND next_us IS NULL AND created_us < ? AND NOT EXISTS (
-                   SELECT 1 FROM runs WHERE runs.schedule_id = schedules.schedule_id)""",
-            (before_us,),
-        )
-    return len(oldest)
-
-
-def _prunable(database: Database, before_us: int, limit: int) -> list[tuple[int, int]]:
-    """Run id and last nominal time of what may go. The oldest rows have the lowest ids."""
-    return database.execute(
-        """SELECT run_id, coalesce(last_us, scheduled_us) AS last FROM (
-                SELECT * FROM runs ORDER BY run_id LIMIT ?2)
-            WHERE finished_us < ?1 AND due_us < ?1 AND last < ?1""",
-        (before_us, limit),
-    ).fetchall()
-
-
-def _remember_pruned(database: Database, pruned_us: int) -> None:
-    database.execute(
-        """INSERT INTO meta VALUES ('pruned_us', ?)
-           ON CONFLICT DO UPDATE SET value = max(value, excluded.value)""",
-        (pruned_us,),
-    )
-
-
-def pruned_us(database: Database) -> int:
-    """No run up to this nominal time is known any more."""
-    row: Any = database.execute("SELECT value FROM meta WHERE key = 'pruned_us'").fetchone()
-    return int(row[0]) if row else 0

@@ -50,7 +50,7 @@ def test_an_empty_variable_counts_as_unset(
         *(("list",), ("list", "--json"), ("show", "x"), ("next", "x"), ("history",)),
         *(("logs", "1"), ("logs", "--last", "x"), ("rm", "x"), ("rm", "--all"), ("pause", "x")),
         *(("resume", "--label", "a=b"), ("edit", "x", "--every", "5m"), ("trigger", "x")),
-        *(("trigger", "x", "--wait"), ("cancel", "1"), ("export",)),
+        *(("trigger", "x", "--wait"), ("cancel", "1"), ("export",), ("prune",)),
     ],
     ids=" ".join,
 )
