@@ -10,6 +10,8 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sqlsched.cli.crontab import machine
 from sqlsched.cli.crontab.reading import EXPORTED, Rules, read
@@ -23,6 +25,24 @@ DATA = Path(__file__).parents[1] / "data"
 ME = pwd.getpwuid(os.geteuid()).pw_name
 USER = Rules("ann", system=False, sure=True, zone=None)
 SYSTEM = Rules("root", system=True, sure=True, zone=None)
+
+
+PIECES = [
+    *(
+        b"* * * * * ",
+        b"@daily ",
+        b"root ",
+        b"\n",
+        b"A=",
+        b"'",
+        b'"',
+        b"%",
+        b"\\",
+        b"CRON_TZ=",
+        b"#",
+    ),
+    *(b"SHELL=/bin/bash\n", b"# id: a\n", b"0 5 1-7 */2 MON", b"\t", b"\xff", b"\0", b"echo x\n"),
+]
 
 
 def found(text: str | bytes, rules: Rules = USER) -> list[ScheduledTask | InvalidScheduleError]:
@@ -278,6 +298,12 @@ def test_a_note_is_what_stands_directly_above_an_entry() -> None:
     assert (first.note, second.note, third.note) == ("one\n two", None, "yes")
 
 
+def test_a_heading_of_the_columns_is_no_note_but_an_entry_left_out_is() -> None:
+    heading = "# of the file\n# m h  dom mon dow   command\n# mine\n0 3 * * * a\n"
+    assert one(heading).note == "mine"
+    assert one("# mine\n#* * * * * old\n0 3 * * * a\n").note == "mine\n* * * * * old"
+
+
 def test_an_id_comes_from_the_command_so_that_the_same_again_is_no_change(
     sqlsched: Sqlsched, tmp_path: Path
 ) -> None:
@@ -341,6 +367,17 @@ def test_whose_an_entry_is_must_be_known() -> None:
     assert one("@daily root x\n").args == ["cd; root x"]
     assert "a user stands before the command" in refusal("@daily x\n", SYSTEM)
     assert one(f"{EXPORTED}\n@daily root x\n", unsure).args == ["root x"]
+
+
+@given(st.lists(st.binary(max_size=40) | st.sampled_from(PIECES), max_size=12))
+def test_whatever_is_read_is_a_schedule_or_one_clear_error(pieces: list[bytes]) -> None:
+    for rules in (USER, SYSTEM):
+        for schedule in found(b"".join(pieces), rules):
+            if isinstance(schedule, InvalidScheduleError):
+                assert 0 < len(str(schedule)) < 1000
+                assert "\n" not in str(schedule)
+            else:
+                assert schedule.task_name == "sqlsched:shell"
 
 
 @pytest.mark.parametrize(

@@ -73,10 +73,13 @@ def test_what_is_old_is_forgotten_and_counted(sqlsched: Sqlsched) -> None:
 def test_what_failed_may_stay_longer(sqlsched: Sqlsched) -> None:
     for status in ("succeeded", "skipped", "cancelled", "failed", "missed"):
         record(1, status=status, schedule_id=status)
+    record(1, status="failed", schedule_id="younger", days=20)
     options = ("prune", "--older-than", "30d", "--keep-failed")
     assert sqlsched(*options, "200d").stderr == "forgot 3 runs\n"
     assert {status for _, status in left(sqlsched)} == {"failed", "missed"}
     assert sqlsched(*options, "99d").stderr == "forgot 2 runs\n"
+    assert sqlsched("prune", "--older-than", "30d").stderr == "forgot 0 runs\n"
+    assert left(sqlsched) == [("younger", "failed")]
 
 
 def test_the_newest_runs_of_each_schedule_stay(sqlsched: Sqlsched) -> None:

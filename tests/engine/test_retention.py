@@ -1,6 +1,7 @@
 """When a scheduler forgets: a little at a time, and often enough."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,13 @@ async def test_failed_runs_that_stay_keep_no_others_from_going(memory: Memory) -
     await memory.record(2, days=1.5)
     await memory.record(2, days=0.5)
     assert await memory.sweep() == 3 * ROWS + 2
+
+
+async def test_failed_runs_may_go_before_others(memory: Memory) -> None:
+    memory.retention = Retention(memory.ledger, replace(SETTINGS, keep_failed_us=DAY_US // 4))
+    await memory.record(ROWS, days=0.7)
+    await memory.record(2, days=0.5, status="failed")
+    assert await memory.sweep() == ROWS
 
 
 async def test_what_was_passed_over_is_looked_at_again_within_an_hour(memory: Memory) -> None:

@@ -79,6 +79,15 @@ def test_forgetting_nothing_writes_nothing(bench: Bench) -> None:
     assert other.execute("PRAGMA data_version").fetchone() == before
 
 
+def test_how_far_the_memory_does_not_reach_never_shrinks(bench: Bench) -> None:
+    bench.add()
+    scheduler = bench.scheduler()
+    for minute in range(4):
+        ran(scheduler, 60 * minute, "failed" if minute < 2 else "succeeded")
+    assert [pruned(bench, 1000, bad_before=-1), pruned(bench, 1000)] == [2, 2]
+    assert pruning.pruned_us(bench.database) == s(180)
+
+
 @pytest.mark.parametrize("status", ["failed", "timed_out", "abandoned", "missed"])
 def test_what_went_badly_has_a_time_of_its_own(bench: Bench, status: str) -> None:
     bench.add()

@@ -22,7 +22,7 @@ ID = "# id: "
 _ENTRY = re.compile(r"-?(?P<when>@\S+|(?:\S+[ \t]+){4}\S+)[ \t]+(?P<command>.*)", re.DOTALL)
 _USER = re.compile(r"(?P<user>\S+)[ \t]+(?P<command>.*)", re.DOTALL)
 _ID = re.compile(rf"{ID}([\w.-]{{1,64}})\s*", re.ASCII)
-_HEADING = re.compile(r"#\s*(m|\*)\s+(h|\*)\s+(dom|\*)\s+(mon|\*)\s+(dow|\*)\s.*", re.IGNORECASE)
+_HEADING = re.compile(r"#\s*(m\s+h\s+dom\s+mon\s+dow|(\*\s+){4}\*)\s.*\bcommand\b.*", re.IGNORECASE)
 """What stands above the columns of a crontab that came with the system."""
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
