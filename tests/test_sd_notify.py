@@ -56,31 +56,34 @@ def listener(address: str) -> Iterator[Listener]:
 
 
 @pytest.mark.parametrize("address", ["@"], indirect=True)
-def test_a_service_says_that_it_serves_lives_and_stops(
-    listener: Listener, address: str, start_program: Callable[..., Program], tmp_path: Path
-) -> None:
-    watchdog = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000000"}
-    service = start_program("sqlsched", "run", env=watchdog)
-    assert listener.next() == {"READY": "1", "STATUS": "serving sqlsched.db"}
-    for _ in range(2):
-        assert listener.next() == {"WATCHDOG": "1", "STATUS": "0 running, no firing to come"}
-    service.process.send_signal(signal.SIGTERM)
-    while (said := listener.next()).get("WATCHDOG"):
-        pass
-    assert said == {"STOPPING": "1", "STATUS": "stopping"}
-    assert service.process.wait(20) == 0
-    assert list(tmp_path.glob("*owner*")) == []
-
-
-def test_tasks_are_not_the_service(
-    sqlsched: Sqlsched, start_program: Callable[..., Program]
+def test_a_service_says_that_it_serves_lives_and_stops_and_its_tasks_are_not_asked_to(
+    listener: Listener,
+    address: str,
+    sqlsched: Sqlsched,
+    start_program: Callable[..., Program],
+    tmp_path: Path,
 ) -> None:
     sqlsched(
         "add", "--id", "env", "--at", "2026-01-01", "--shell", "env | grep -c 'NOTIFY\\|WATCH'"
     )
-    deaf = {"NOTIFY_SOCKET": "/nonexistent/socket", "WATCHDOG_USEC": "60000000"}
-    assert start_program("sqlsched", "run", "--once", env=deaf).process.wait(20) == 0
+    watchdog = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000000"}
+    service = start_program("sqlsched", "run", env=watchdog)
+    assert listener.next() == {"READY": "1", "STATUS": "serving sqlsched.db"}
+    said = [listener.next() for _ in range(2)]
+    assert [message["WATCHDOG"] for message in said] == ["1", "1"]
+    assert said[-1]["STATUS"] == "0 running, no firing to come"
+    service.process.send_signal(signal.SIGTERM)
+    while (last := listener.next()).get("WATCHDOG"):
+        pass
+    assert last == {"STOPPING": "1", "STATUS": "stopping"}
+    assert service.process.wait(20) == 0
+    assert list(tmp_path.glob("*owner*")) == []
     assert sqlsched("logs", "--last", "env").stdout == "0\n"
+
+
+def test_that_nobody_listens_is_no_failure(tmp_path: Path) -> None:
+    for address in (str(tmp_path / "gone"), "@gone", "/" + "x" * 200):
+        Systemd(address).ready("serving")
 
 
 @pytest.mark.parametrize(

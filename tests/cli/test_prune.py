@@ -165,10 +165,7 @@ def test_run_forgets_by_itself(sqlsched: Sqlsched, tmp_path: Path) -> None:
     record(1, days=40)
     record(1, days=40, status="failed", schedule_id="b")
     record(1, days=20)
-    command = [sys.executable, "-m", "sqlsched", "run", "--once", "--keep", "30d"]
-    subprocess.run(
-        [*command, "--keep-failed", "50d"], cwd=tmp_path, check=True, capture_output=True
-    )
-    assert left(sqlsched) == [("a", "succeeded"), ("b", "failed")]
+    options = ("--once", "--keep", "30d", "--keep-failed", "50d")
+    command = [sys.executable, "-m", "sqlsched", "run", *options]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    assert left(sqlsched) == [("a", "succeeded")]
+    assert left(sqlsched) == [("a", "succeeded"), ("b", "failed")]

@@ -84,6 +84,12 @@ async def test_failed_runs_that_stay_keep_no_others_from_going(memory: Memory) -
     assert await memory.sweep() == 3 * ROWS + 2
 
 
+def test_failed_runs_are_kept_as_others_unless_one_says_otherwise() -> None:
+    same, longer = (Settings().with_options(None, 60, seconds) for seconds in (None, 90))
+    assert (same.keep_us, same.keep_failed_us) == (60 * SECOND_US, 60 * SECOND_US)
+    assert (longer.keep_us, longer.keep_failed_us) == (60 * SECOND_US, 90 * SECOND_US)
+
+
 async def test_failed_runs_may_go_before_others(memory: Memory) -> None:
     memory.retention = Retention(memory.ledger, replace(SETTINGS, keep_failed_us=DAY_US // 4))
     await memory.record(ROWS, days=0.7)
