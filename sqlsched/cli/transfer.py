@@ -66,9 +66,12 @@ def export(invocation: Invocation, form: str) -> None:
 def _written(found: Iterator[ScheduledTask], form: str) -> Iterator[str]:
     if form == "jsonl":
         return map(to_line, found)
-    from sqlsched.cli.crontab import writing
+    from sqlsched.cli.crontab import machine, writing
 
-    return writing.write(found, lambda name, problem: say(f"Warning: {name}: {problem}"))
+    def warn(what: str, problem: str) -> None:
+        say(f"Warning: {what}: {problem}")
+
+    return writing.write(found, warn, machine.zone_text())
 
 
 @click.command(name="import")

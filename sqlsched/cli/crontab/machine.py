@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from sqlsched.cli.crontab.reading import Rules
+from sqlsched.cli.crontab.words import write_zone
 from sqlsched.exceptions import InvalidScheduleError
 from sqlsched.timezones import checked_cron_offset
 
@@ -24,6 +25,14 @@ def rules(file: str, system: bool | None, zone: str | None) -> Rules:
         sure=place or system is not None,
         zone=_own_zone() if zone is None else _clock(zone, "--tz"),
     )
+
+
+def zone_text() -> str | None:
+    """This machine's clock as CRON_TZ has it; None if nobody knows."""
+    try:
+        return write_zone(_own_zone())
+    except InvalidScheduleError:
+        return None
 
 
 def _user() -> str:

@@ -5,7 +5,12 @@ from collections.abc import Callable, Iterable, Iterator
 from shlex import join
 
 from sqlsched.cli.crontab.reading import EXPORTED, ID
-from sqlsched.cli.crontab.words import LONGEST_COMMAND, escape_command, write_zone
+from sqlsched.cli.crontab.words import (
+    LONGEST_COMMAND,
+    escape_command,
+    read_variable,
+    write_zone,
+)
 from sqlsched.cron_fields import FIELDS, Field
 from sqlsched.durations import format_duration
 from sqlsched.instants import format_us, to_us
@@ -26,16 +31,21 @@ _POLICIES = (
 
 _ITEM = re.compile(r"(\*|\w+)(?:-(\w+))?(?:/(\d+))?", re.ASCII)
 
+_UNREAD = "cron does not read such a command"
+
 Warn = Callable[[str, str], None]
-"""Told of a schedule's id, and of what cannot be said of it."""
+"""Told of a schedule's id, or of a clock, and of what cannot be said of it."""
 
 
 class _UnsayableError(Exception):
     """Why there is no such entry in a crontab."""
 
 
-def write(schedules: Iterable[ScheduledTask], warn: Warn) -> Iterator[str]:
-    """The lines of a crontab. What is left out or lost is told to `warn`, and stands at the end."""
+def write(
+    schedules: Iterable[ScheduledTask], warn: Warn, machine_zone: str | None
+) -> Iterator[str]:
+    """The lines of a crontab. What is left out or lost is told to `warn`, and stands at the end;
+    so are clocks that are not this machine's, if that is known."""
     blocks: dict[str, list[str]] = {}
     problems: list[str] = []
 
@@ -52,6 +62,8 @@ def write(schedules: Iterable[ScheduledTask], warn: Warn) -> Iterator[str]:
         blocks.setdefault(write_zone(schedule.cron_offset), []).extend(entry)
         if lost := _lost(schedule):
             tell(schedule, f"without {lost}")
+    for zone in blocks.keys() - {machine_zone}:
+        warn(f"CRON_TZ={zone}", "Debian's cron ignores it, and goes by this machine's clock")
     yield _HEADER
     for zone, lines in blocks.items():
         yield f"\nCRON_TZ={zone}"
@@ -65,6 +77,8 @@ def _entry(schedule: ScheduledTask) -> Iterator[str]:
     when, command = _when(schedule), escape_command(_command(schedule))
     if len(command.encode()) > LONGEST_COMMAND:
         raise _UnsayableError(f"a command has at most {LONGEST_COMMAND} bytes")
+    if read_variable(f"{when} {command}"):  # of the name @daily
+        raise _UnsayableError(_UNREAD)
     note = schedule.note.split("\n") if schedule.note else []
     comments = [f"# {line}" if line else "#" for line in note]
     return iter(["", *comments, ID + schedule.schedule_id, f"{when} {command}"])
@@ -118,8 +132,8 @@ def _command(schedule: ScheduledTask) -> str:
         raise _UnsayableError(f"{schedule.task_name} is Python; cron runs commands")
     if "\n" in command:
         raise _UnsayableError("a command is one line")
-    if not command or command.startswith(("*", "=")) or command.endswith("\r"):
-        raise _UnsayableError("cron does not read such a command")
+    if not command or command.startswith("*") or command.endswith("\r"):
+        raise _UnsayableError(_UNREAD)
     return command
 
 
