@@ -34,7 +34,7 @@ def systemd(ctx: click.Context, user: bool, arguments: tuple[str, ...]) -> None:
     What stands behind -- are options of `run`.
 
     \b
-    Example: sqlsched --db /srv/shop/jobs.db systemd -- --app-dir /srv/shop --drain 5m
+    Example: sqlsched --db /srv/jobs.db systemd -- --app-dir /srv/shop --drain 5m
     """
     invocation: Invocation = ctx.obj
     serving = run.make_context("run", list(arguments), parent=ctx.parent)
