@@ -11,12 +11,14 @@ from sqlsched.clock import Clock
 from sqlsched.exceptions import SendTaskError
 from sqlsched.instants import SECOND_US, format_us
 from sqlsched.intake import Intake
+from sqlsched.observer import Observer
+from sqlsched.planner import MAX_REFUSAL_DELAY_S
 from sqlsched.scheduled_task import TaskMessage
+from sqlsched.storage.schedules import DAMAGED
 from sqlsched.storage.turn import Finished, Printed, Started
 
 log = logging.getLogger("sqlsched")
 
-MAX_REFUSAL_DELAY_S = 30
 FLUSH_SECONDS = 1.0
 """How often the output of a run that goes on is put on record, for `logs --follow`."""
 
@@ -70,7 +72,9 @@ class Dispatcher:
         on_end: Callable[[], None],
         *,
         resend: bool = True,
+        observer: Observer | None = None,
     ) -> None:
+        self._observer = observer or Observer()
         self._broker = broker
         self._intake = intake
         self._clock = clock
@@ -113,17 +117,17 @@ class Dispatcher:
         tells = log.isEnabledFor(logging.INFO)
         event_loop = asyncio.get_running_loop()  # asked for once: it costs a system call
         for run in runs:
+            try:
+                flight = _Flight(run, run.message(), self._clock.monotonic())
+            except DAMAGED as error:
+                self._refuse_damaged(run, error)
+                continue
             if tells:
                 log.info(
                     "run %d of %s started: %s, for %s",
                     *(run.run_id, run.schedule_id, run.task_name, format_us(run.scheduled_us)),
                     extra={"run_id": str(run.run_id), "schedule_id": run.schedule_id},
                 )
-            try:
-                flight = _Flight(run, run.message(), self._clock.monotonic())
-            except (TypeError, ValueError) as error:
-                self._refuse_damaged(run, error)
-                continue
             self._flights[run.run_id] = flight
             flight.task = event_loop.create_task(self._fly(flight), name=f"run {run.run_id}")
 
@@ -219,6 +223,7 @@ class Dispatcher:
                 self._expire(flight, flight.run.timeout_s), context=contextvars.Context()
             )
         flight.sent = True
+        self._observer.sent(flight.run.schedule_id, self._clock.now_us() - flight.run.due_us)
         end = self._ended(flight, await self._broker.kick(flight.message))
         if flight.stopped_as:  # a task may swallow its cancellation; it was stopped anyway
             end = self._end(flight, *flight.stopped_as, code=end.exit_code)
@@ -294,6 +299,7 @@ class Dispatcher:
         self._leave(flight)
         self._refusals.pop(end.run_id, None)
         self._report.finished.append(end)
+        self._observer.ended(flight.run.schedule_id, end.status, end.finished_us)
         self._collect_output(flight, self._report)
         level = logging.INFO if end.status in _GOOD else logging.WARNING
         if log.isEnabledFor(level):

@@ -6,6 +6,7 @@ of the next firing, the end of a run, and a change of the database by someone el
 
 import asyncio
 import logging
+from dataclasses import replace
 from math import inf
 
 from sqlsched.backlog import BATCH, Backlog
@@ -16,16 +17,18 @@ from sqlsched.exceptions import StorageError
 from sqlsched.feeds import Circumstances
 from sqlsched.instants import MINUTE_US, SECOND_US, from_us
 from sqlsched.intake import Intake
+from sqlsched.notifier import Notifier
+from sqlsched.observer import Observer
 from sqlsched.planner import Moment
 from sqlsched.retention import Retention
 from sqlsched.settings import Settings
 from sqlsched.steps import Steps
-from sqlsched.storage import claims, recovery
+from sqlsched.storage import claims, recovery, set_back
 from sqlsched.storage.claims import FOREVER_US
 from sqlsched.storage.connection import DamagedDatabaseError
 from sqlsched.storage.ledger import Ledger
 from sqlsched.storage.turn import Armed, Request, Turn
-from sqlsched.supervisor import NOBODY, Supervisor
+from sqlsched.supervisor import Supervisor
 from sqlsched.takeover import Peers
 
 log = logging.getLogger("sqlsched")
@@ -48,9 +51,12 @@ class Loop:
         peers: Peers,
         intake: Intake,
         clock: Clock,
+        steps: Steps,
         settings: Settings,
         wakeup: asyncio.Event,
-        supervisor: Supervisor = NOBODY,
+        notifier: Notifier,
+        observer: Observer,
+        supervisor: Supervisor,
     ) -> None:
         self._ledger = ledger
         self._dispatcher = dispatcher
@@ -59,7 +65,10 @@ class Loop:
         self._clock = clock
         self._settings = settings
         self._wakeup = wakeup
+        self._notifier = notifier
+        self._observer = observer
         self._supervisor = supervisor
+        observer.begin(lambda: dispatcher.going, lambda: len(self._backlog))
         self._stopping = False
         self._hurried = False
         self._backlog = Backlog()
@@ -72,7 +81,7 @@ class Loop:
         self._seen_us = 0
         self._started_us = clock.now_us()
         self._serving_since_us = min(self._started_us, settings.not_before_us or FOREVER_US)
-        self._steps = Steps(clock)
+        self._steps = steps
         self._failures = 0
         self._retry_us = 0
         self._retention = Retention(ledger, settings)
@@ -91,8 +100,8 @@ class Loop:
         )
         while not self._stopping:
             self._wakeup.clear()
+            await self._mend_clock()
             now_us = self._clock.now_us()
-            await self._mend_clock(now_us)
             if not self._looked:
                 self._look(now_us)  # so that no turn claims what a source has just changed
             self._looked = False
@@ -113,7 +122,7 @@ class Loop:
         stop_at = give_up_at = inf
         while self._dispatcher.going or self._dispatcher.ended:
             self._wakeup.clear()
-            await self._mend_clock(self._clock.now_us())
+            await self._mend_clock()
             elapsed, now_us = self._clock.monotonic(), self._clock.now_us()
             if self._hurried:
                 stop_at, self._hurried = elapsed + seconds, False
@@ -142,6 +151,7 @@ class Loop:
                 await self._peers.take_over(now_us)
             if self._intake.news and not self._stopping:
                 await self._intake.apply(now_us)
+                request = replace(request, merged_out=self._intake.merged_out)
             turn = await self._ledger.run(claims.turn, request)
         except DamagedDatabaseError:
             raise
@@ -205,8 +215,11 @@ class Loop:
         self._backlog.arm(turn.armed)
         self._backlog.wait_for_room(turn.roomless)
         self._backlog.revoke(turn.revoked)
-        tell(turn)
+        tell(turn, self._observer)
         self._dispatcher.launch(turn.started)
+        self._notifier.started(turn.started)
+        if turn.untold:
+            self._notifier.tell()
         for run_id, reason in turn.cancels:
             self._dispatcher.stop(run_id, reason)
 
@@ -249,7 +262,7 @@ class Loop:
 
     def _claim_us(self, now_us: int) -> int:
         """When to claim: ahead of the time while there is room to, at the time otherwise."""
-        if self._next_us > now_us and self._room_ahead():
+        if self._settings.early and self._next_us > now_us and self._room_ahead():
             return self._next_us - claims.AHEAD_US
         return self._next_us if self._dispatcher.room else FOREVER_US
 
@@ -314,7 +327,7 @@ class Loop:
             return False
         if self._dispatcher.going or self._dispatcher.ended or self._failures:
             return False
-        if self._backlog:
+        if self._backlog or not self._notifier.idle:
             return False
         if self._settings.once:
             due = self._intake.due_by(self._started_us) or self._next_us <= self._started_us
@@ -329,12 +342,13 @@ class Loop:
 
     # -- the clock ------------------------------------------------------------------------------
 
-    async def _mend_clock(self, now_us: int) -> None:
+    async def _mend_clock(self) -> None:
         """Notice that the clock was set: back, and nothing may be parked in the future; forward
         (or a suspend), and what was due meanwhile was missed."""
         step_us = self._steps.take_us()
         if not step_us:
             return
+        now_us = self._clock.now_us()  # not before: it could still be the time before the step
         log.warning("the clock was set by %+.1f s: it is %s now", step_us / 1e6, from_us(now_us))
         self._stale, self._retry_us = True, 0
         if step_us > 0:
@@ -343,10 +357,12 @@ class Loop:
             return
         self._serving_since_us = min(self._serving_since_us, now_us)
         self._started_us = min(self._started_us, now_us)
+        self._settings = self._settings.set_back(now_us)
         self._seen_us = 0
         self._intake.clock_set_back()
         try:
-            await self._ledger.run(recovery.pull_back, now_us)
+            await self._ledger.run(set_back.pull_back, now_us)
+            self._backlog.rearm(await self._ledger.run(set_back.claimed, self._peers.owner))
         except DamagedDatabaseError:
             raise
         except StorageError as error:

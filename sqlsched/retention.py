@@ -49,6 +49,8 @@ class Retention:
             while more := await self._step(cut):
                 if in_the_way():
                     break
+            else:
+                await self._ledger.run(pruning.forget_changes, cut.before_us)
             self._wait_us = SECOND_US if more else MINUTE_US
         except DamagedDatabaseError:
             raise

@@ -33,13 +33,25 @@ TABLE = {
     "cancel": Entry("past", "cancel", "Stop a run that is claimed, waiting or running."),
     "history": Entry("past", "history", "Show what ran, and what did not and why."),
     "logs": Entry("past", "logs", "Print what a run printed."),
+    "stats": Entry("understand", "stats", "Print figures of each schedule's runs."),
+    "timeline": Entry("timeline", "timeline", "Draw what ran and what is to come."),
+    "watch": Entry(
+        "watch", "watch", "Show who is running, what runs, what ended and what is next."
+    ),
+    "why": Entry("understand", "why", "Tell why a schedule ran at a time, or did not."),
+    "hooks": Entry("hooks", "hooks", "Show or set who is told how runs end."),
     "prune": Entry("prune", "prune", "Forget old runs, and what they printed."),
     "import": Entry("transfer", "import_", "Import schedules from JSON lines or a crontab."),
+    "simulate": Entry("simulate", "simulate", "Show what would run and what would not, and why."),
+    "plan": Entry("plan", "plan", "Say what `sync` would make of the schedules and their firings."),
+    "sync": Entry("sync", "sync", "Make the schedules what a TOML file says."),
     "completion": Entry("completion", "completion", "Print the script that lets a shell complete."),
     "systemd": Entry("service", "systemd", "Print a systemd unit that runs `sqlsched run`."),
     "export": Entry(
         "transfer", "export", "Print the schedules as JSON lines, which `import` takes."
     ),
+    "backup": Entry("care", "backup", "Copy the database to a FILE, while it is in use."),
+    "restore": Entry("care", "restore", "Put a backup in the place of the database."),
 }
 
 

@@ -172,17 +172,22 @@ def rm(
 
 @click.command()
 @_selection
+@click.option("--note", metavar="TEXT", help="Why. `sqlsched why` tells it.")
 @click.pass_obj
 def pause(
-    invocation: Invocation, ids: tuple[str, ...], labels: tuple[str, ...], everything: bool
+    invocation: Invocation,
+    ids: tuple[str, ...],
+    labels: tuple[str, ...],
+    everything: bool,
+    note: str | None,
 ) -> None:
     """Stop schedules from firing until `resume`.
 
     \b
-    Example: sqlsched pause --label team=shop
+    Example: sqlsched pause --label team=shop --note "until the stocktaking is over"
     """
     with _selected(invocation, ids, labels, everything) as (database, selected):
-        changes.pause(database, selected, now_us())
+        changes.pause(database, selected, now_us(), note=note)
     _confirm("paused", selected)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from sqlsched.cli.completion import run_ids, schedule_ids, words
-from sqlsched.cli.formats import run_json, short, took
+from sqlsched.cli.formats import short, took
 from sqlsched.cli.invocation import (
     Invocation,
     clipped,
@@ -71,7 +71,7 @@ def history(
             database, schedule_id=found, status=status, since_us=since_us, limit=number
         )
         if as_json:
-            print_json_array(map(run_json, rows))
+            print_json_array(run.to_json() for run in rows)
         elif not print_table(map(_history_row, rows), _HISTORY_HEADERS):
             say("nothing has run yet" if found is None else f"{found} has not run yet")
 

@@ -41,8 +41,9 @@ def prune(
 ) -> None:
     """Forget old runs, and what they printed; a little at a time, while others go on.
 
-    With --keep alone, all but the newest go, of any age. `sqlsched run` forgets by itself what is
-    older than its own --keep. The file does not shrink: new runs take the room.
+    The record of changes to schedules goes with them, by age. With --keep alone, all runs but the
+    newest go, of any age. `sqlsched run` forgets by itself what is older than its own --keep. The
+    file does not shrink: new runs take the room.
 
     \b
     Example: sqlsched prune --older-than 30d --keep-failed 90d
@@ -53,10 +54,13 @@ def prune(
         older_than = _DEFAULT
     before_us = now - _age_us(older_than, "--older-than", 0)
     bad_before_us = now - _age_us(keep_failed, "--keep-failed", now - before_us)
+    changes_before_us = now - _age_us(older_than or _DEFAULT, "--older-than", 0)
     with invocation.writing() as database:
         if keep is not None:
             pruning.set_newest_aside(database, keep)
         pruned = _prune_all(database, Cut(before_us, bad_before_us, newest_stay=keep is not None))
+        while pruning.forget_changes(database, changes_before_us) == pruning.ROWS:
+            pass
     if as_json:
         print_json({"pruned": pruned})
     say(f"forgot {pruned} run{'' if pruned == 1 else 's'}")

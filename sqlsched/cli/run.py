@@ -1,12 +1,12 @@
 """`sqlsched run`: the scheduler itself."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from sqlsched.cli.environment import environment_options, read_environment
 from sqlsched.cli.invocation import Invocation
 from sqlsched.cli.schedule_options import read_window
 from sqlsched.durations import parse_duration
@@ -39,6 +39,7 @@ from sqlsched.serialization import shorten
     default=".",
     help="Where tasks are imported and run. Default .",
 )
+@environment_options
 @click.option("--until-idle", is_flag=True, help="Exit when nothing is left to do.")
 @click.option("--once", is_flag=True, help="Run what is due now, and exit.")
 @click.option(
@@ -63,6 +64,9 @@ from sqlsched.serialization import shorten
     "--drain", metavar="DURATION", default="30s", help="Let tasks finish so long. Default 30s."
 )
 @click.option(
+    "--metrics", "metrics_at", metavar="[HOST:]PORT", help="Serve Prometheus metrics. Loopback."
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
@@ -83,10 +87,13 @@ def run(
     broker_name: str | None,
     concurrency: int | None,
     app_dir: Path,
+    env_files: tuple[Path, ...],
+    env_names: tuple[str, ...],
     until_idle: bool,
     once: bool,
     delivery: str,
     accept_clock: bool,
+    metrics_at: str | None,
     log_level: str,
     log_format: str,
     **texts: Any,
@@ -104,25 +111,30 @@ def run(
     durations = read_durations(texts)
     if not app_dir.is_dir():
         raise InvalidScheduleError(f"--app-dir {shorten(str(app_dir))}: there is no such directory")
-    sys.path.insert(0, str(app_dir.resolve()))
 
     # The engine is heavy to import; no other command needs it.
     from sqlsched.cli.compose import compose
     from sqlsched.cli.logs import configure_logging
+    from sqlsched.cli.observing import observing
     from sqlsched.cli.serve import serve
     from sqlsched.scheduler import Options
     from sqlsched.sd_notify import from_environment
 
     configure_logging(log_level, log_format)
-    options = Options(
-        concurrency=concurrency,
-        accept_clock=accept_clock,
-        delivery=delivery,
-        supervisor=from_environment(os.environ),
-        **durations,
-    )
-    scheduler = compose(invocation, scheduler_path, broker_name, app_dir, concurrency)
-    code = serve(scheduler, scheduler.run(skip_first_run, once, until_idle, options=options))
+    supervisor = from_environment(os.environ)  # takes out what is not for tasks
+    environment = read_environment(env_files, env_names)
+    scheduler = compose(invocation, scheduler_path, broker_name, app_dir, concurrency, environment)
+    with observing(metrics_at, scheduler.database) as observer:
+        options = Options(
+            concurrency=concurrency,
+            accept_clock=accept_clock,
+            delivery=delivery,
+            app_dir=app_dir,
+            observer=observer,
+            supervisor=supervisor,
+            **durations,
+        )
+        code = serve(scheduler, scheduler.run(skip_first_run, once, until_idle, options=options))
     raise click.exceptions.Exit(code)
 
 

@@ -164,15 +164,15 @@ def _words(serving: click.Context, app_dir: Path) -> Iterator[str]:
     yield "run"
     for parameter in serving.command.params:
         name = str(parameter.name)
-        given = serving.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if name == "app_dir":
             yield from ("--app-dir", str(app_dir))
-        elif given and isinstance(parameter, click.Option):
-            yield parameter.opts[0]
-            if not parameter.is_flag:
-                yield str(serving.params[name])
-        elif given:
-            yield str(serving.params[name])
+        elif serving.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            value = serving.params[name]
+            for one in value if isinstance(value, tuple) else (value,):
+                if isinstance(parameter, click.Option):
+                    yield parameter.opts[0]
+                if not isinstance(one, bool):
+                    yield str(one.resolve() if isinstance(one, Path) else one)
 
 
 def _quoted(word: str, doubled: str = "") -> str:

@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +15,7 @@ import click
 
 from sqlsched.cli.invocation import Invocation, say
 from sqlsched.cli.json_lines import LONGEST_LINE, from_line, to_line
+from sqlsched.cli.schedule_file import to_toml
 from sqlsched.clock import now_us
 from sqlsched.exceptions import InvalidScheduleError, SqlschedError
 from sqlsched.scheduled_task import ScheduledTask
@@ -26,27 +27,24 @@ Record = tuple[int, ScheduledTask | SqlschedError]
 """The number of a line, and the schedule in it or what is wrong with it."""
 
 
-def _format_option(command: F) -> F:
-    return click.option(
-        "--format",
-        "form",
-        type=click.Choice(["jsonl", "crontab"]),
-        default="jsonl",
-        help="JSON lines, one schedule each (default), or a crontab.",
-    )(command)
-
-
 @click.command()
-@_format_option
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "toml", "crontab"]),
+    default="jsonl",
+    help="JSON lines, one schedule each (default), TOML, or a crontab.",
+)
 @click.pass_obj
 def export(invocation: Invocation, form: str) -> None:
-    """Print the schedules as JSON lines, which `import` takes, or as a crontab.
+    """Print the schedules as JSON lines, which `import` takes; or TOML, for `sync`; or a crontab.
 
     Those that are done are left out, and so are copies of another source's. What cannot be said
     in cron is named on stderr, and in comments at the end of the crontab.
 
     \b
     Example: sqlsched export > schedules.jsonl
+             sqlsched export --format toml > schedules.toml
              sqlsched export --format crontab | crontab -
     """
     bad: list[str] = []
@@ -56,27 +54,37 @@ def export(invocation: Invocation, form: str) -> None:
         say(f"Error: schedule {schedule_id} cannot be read: {error}")
 
     with invocation.reading() as database:
-        stored = schedules.stored(database, schedules.Selection(source=""), on_bad=warn)
-        for line in _written((one.schedule for one in stored), form):
-            sys.stdout.write(line + "\n")
+        found = schedules.stored(database, schedules.Selection(source=""), on_bad=warn)
+        sys.stdout.writelines(_WRITERS[form](stored.schedule for stored in found))
     if bad:
         raise click.exceptions.Exit(1)
 
 
-def _written(found: Iterator[ScheduledTask], form: str) -> Iterator[str]:
-    if form == "jsonl":
-        return map(to_line, found)
+def _to_lines(found: Iterable[ScheduledTask]) -> Iterator[str]:
+    return (to_line(schedule) + "\n" for schedule in found)
+
+
+def _to_crontab(found: Iterable[ScheduledTask]) -> Iterator[str]:
     from sqlsched.cli.crontab import machine, writing
 
     def warn(what: str, problem: str) -> None:
         say(f"Warning: {what}: {problem}")
 
-    return writing.write(found, warn, machine.zone_text())
+    return (line + "\n" for line in writing.write(found, warn, machine.zone_text()))
+
+
+_WRITERS = {"jsonl": _to_lines, "toml": to_toml, "crontab": _to_crontab}
 
 
 @click.command(name="import")
 @click.argument("file", type=click.File("rb"), default="-", metavar="[FILE|-]")
-@_format_option
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "crontab"]),
+    default="jsonl",
+    help="JSON lines, one schedule each (default), or a crontab.",
+)
 @click.option("--keep-going", is_flag=True, help="Import the good lines, and name the bad ones.")
 @click.option("--replace", "replace_other", is_flag=True, help="Change schedules that are there.")
 @click.option(

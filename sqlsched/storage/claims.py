@@ -28,7 +28,10 @@ from sqlsched.planner import (
 from sqlsched.storage.changes import record
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.ends import finish
+from sqlsched.storage.hooks import hooked
+from sqlsched.storage.schedules import DAMAGED
 from sqlsched.storage.starts import is_going, start
+from sqlsched.storage.telling import any_untold
 from sqlsched.storage.turn import Armed, Owner, Request, Turn, Unrun
 from sqlsched.timezones import checked_cron_offset
 from sqlsched.trigger import Trigger
@@ -39,9 +42,6 @@ FOREVER_US = 2**62
 """Later than any firing."""
 OVERDUE_US = 5 * SECOND_US
 """A claim this late belongs to a process that is stopped or overloaded: anyone may take it."""
-
-DAMAGED = (InvalidScheduleError, TypeError, ValueError, OverflowError)
-"""What is raised by a row that somebody changed by other means."""
 
 _NOT_PAUSED = """(manual_key != 0 OR NOT EXISTS (SELECT 1 FROM schedules AS p
     WHERE p.schedule_id = runs.schedule_id AND p.paused_us IS NOT NULL))"""
@@ -82,6 +82,7 @@ def turn(database: Database, request: Request) -> Turn:
             result.others = others(database, request.owner)
         if next_us is None or not all_plain:
             next_us = _look_ahead(database, request).next_us
+        result.untold = any_untold(database)
         result.next_us = None if next_us == FOREVER_US else next_us
     return result
 
@@ -199,11 +200,12 @@ def _fate(
 def abandon(database: Database, owners: Sequence[int], now_us: int, reason: str) -> list[int]:
     """End what these schedulers had started, as nobody knows how far it got; the runs' ids."""
     rows = database.execute(
-        f"""UPDATE runs SET status = 'abandoned', finished_us = ?, reason = ?,
+        f"""UPDATE runs SET status = 'abandoned', reason = ?,
+               finished_us = max(coalesce(started_us, 0), ?),
                error = 'the sqlsched process that ran it is gone'
            WHERE {is_going("runs")} AND status IN ('running', 'sending')
            AND owner IN (SELECT value FROM json_each(?)) RETURNING run_id""",
-        (now_us, reason, json.dumps(list(owners))),
+        (reason, now_us, json.dumps(list(owners))),
     )
     return [row[0] for row in rows.fetchall()]
 
@@ -225,7 +227,7 @@ def _claim_firings(
     runs: list[tuple[Any, ...]] = []
     moves: dict[tuple[int | None, int | None], list[int]] = defaultdict(list)
     for row in _due(database, request.sources, within_us, limit):
-        seq, schedule_id, task_name, dispatched, next_us, _, *columns = row
+        seq, schedule_id, task_name, dispatched, next_us, wants_telling, _, *columns = row
         try:
             timing = timing_of_row(*columns)
             left = limit - len(runs)
@@ -238,10 +240,14 @@ def _claim_firings(
             continue
         if schedule_id in request.merged_out:
             found = without_firings(found)
-        runs += [_run(schedule_id, task_name, firing, request.owner) for firing in found.firings]
+        common = (request.owner, wants_telling)
+        runs += [_run(schedule_id, task_name, firing, *common) for firing in found.firings]
         for stretch in found.stretches:
-            record(database, schedule_id, task_name, stretch, request.moment.now_us)
-            result.unrun.append(_unrun(schedule_id, stretch))
+            recorded = record(
+                *(database, schedule_id, task_name, stretch, timing.trigger, request.moment.now_us)
+            )
+            if recorded is not None:
+                result.unrun.append(_unrun(schedule_id, recorded))
         wake = found.next_us
         if wake is not None and timing.jitter_s is not None:
             wake = jittered_us(schedule_id, timing, wake)
@@ -264,12 +270,13 @@ def _due(
     rows = []
     for source in sources:  # each in the order of the index; together they would have to be sorted
         rows += database.execute(
-            f"""SELECT seq, schedule_id, task_name, dispatched, next_us, wake_us, {TIMING}
+            f"""SELECT seq, schedule_id, task_name, dispatched, next_us, {hooked("schedules")},
+                    wake_us, {TIMING}
                 FROM schedules WHERE source = ? AND wake_us BETWEEN ? AND ?
                 ORDER BY wake_us LIMIT ?""",
             (source, *within_us, limit),
         ).fetchall()
-    return sorted(rows, key=itemgetter(5))[:limit] if len(sources) > 1 else rows
+    return sorted(rows, key=itemgetter(6))[:limit] if len(sources) > 1 else rows
 
 
 @lru_cache(maxsize=4096)
@@ -293,16 +300,19 @@ def timing_of_row(
     )
 
 
-def _run(schedule_id: str, task_name: str, firing: Firing, owner: int) -> tuple[Any, ...]:
-    return (*(schedule_id, task_name, firing.scheduled_us, firing.trigger, firing.due_us, owner),)
+def _run(
+    schedule_id: str, task_name: str, firing: Firing, owner: int, wants_telling: int
+) -> tuple[Any, ...]:
+    times = (firing.scheduled_us, firing.trigger, firing.due_us)
+    return (schedule_id, task_name, *times, owner, wants_telling)
 
 
 def _insert(database: Database, runs: Iterable[tuple[Any, ...]]) -> None:
     # A firing that is in the ledger already was dispatched before the clock was put back.
     database.executemany(
         """INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, trigger, status,
-               due_us, owner)
-           VALUES (?1, ?2, ?3, 1, ?4, 'claimed', ?5, ?6) ON CONFLICT DO NOTHING""",
+               due_us, owner, untold)
+           VALUES (?1, ?2, ?3, 1, ?4, 'claimed', ?5, ?6, ?7) ON CONFLICT DO NOTHING""",
         runs,
     )
 

@@ -2,24 +2,27 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from sqlsched.exceptions import StorageError
+from sqlsched.serialization import shorten
 from sqlsched.storage import files
-from sqlsched.storage.migrations import APPLICATION_ID, VERSION, migrate
+from sqlsched.storage.migrations import APPLICATION_ID, VERSION, migrate, tables
 
 WAIT_S = 5.0
 """How long to wait for other writers, seconds."""
 
 
 _SETTINGS = (
-    *("synchronous = FULL", "fullfsync = ON", "foreign_keys = ON"),
+    "foreign_keys = ON",
     "cache_size = -16000",  # KiB: what a burst touches; it is taken only as it is used
 )
+_DURABLE = ("synchronous = FULL", "fullfsync = ON")
+_FLEETING = ("synchronous = OFF",)
 
 
 class DamagedDatabaseError(StorageError):
@@ -34,6 +37,8 @@ class Database(sqlite3.Connection):
     identity: tuple[int, int] | None
     guarded = False
     """True once it may write: it then closes within the gate."""
+    schema_version = -1
+    """What SQLite counted its tables' changes to, when they were last checked."""
 
     def close(self) -> None:
         """Close within the gate: the last connection to close moves the WAL into the file.
@@ -50,26 +55,43 @@ class Database(sqlite3.Connection):
 def open_for_reading(path: Path) -> Database:
     """Open a database that exists; StorageError otherwise. Makes none, and changes none but one of
     an older format, which is brought up to date."""
+    database = open_as_it_is(path)
+    if format_version(database) == VERSION:
+        return database
+    database.close()
+    open_for_writing(path).close()
+    return open_as_it_is(path)
+
+
+def open_as_it_is(path: Path, *, unused: bool = False) -> Database:
+    """Open a database that exists, of our format or an older one, and change nothing; StorageError
+    if it is none of ours.
+
+    `unused` is the word of who knows that nobody writes to it: then nothing is made beside it
+    either, and it may lie where nothing can be written.
+    """
     if not files.check_file(path):
         raise _missing(path)
     with storage_errors(path):
         _identify(path)
-        database = _connect(path, "ro")
+        database = _connect(path, "ro&immutable=1" if unused else "ro")
         try:
             database.execute("PRAGMA query_only = ON")
             version = _checked_version(database)
+            if version == 0:
+                raise _missing(path)
         except BaseException:
             database.close()
             raise
-    if version < VERSION:
-        database.close()
-        open_for_writing(path).close()
-        return open_for_reading(path)
     return database
 
 
-def open_for_writing(path: Path, *, create: bool = False) -> Database:
-    """Open a database for reading and writing, make it if `create`, and bring it up to date."""
+def open_for_writing(path: Path, *, create: bool = False, durable: bool = True) -> Database:
+    """Open a database for reading and writing, make it if `create`, and bring it up to date.
+
+    What is written to one that is not `durable` may be lost with the power, or with it the whole
+    database: that is for copies to play with.
+    """
     there = files.check_file(path)
     if not there and not create:
         raise _missing(path)
@@ -81,19 +103,17 @@ def open_for_writing(path: Path, *, create: bool = False) -> Database:
         else:
             _check_directory(path)
             files.create_private(path)
-        return _open_writable(path)
+        return _open_writable(path, (*_SETTINGS, *(_DURABLE if durable else _FLEETING)))
 
 
-def _open_writable(path: Path) -> Database:
+def _open_writable(path: Path, settings: Sequence[str]) -> Database:
     database = _connect(path, "rw")
     try:
         database.gate.open()
         database.guarded = True
-        if database.execute("PRAGMA user_version").fetchone()[0] == 0 or (
-            _checked_version(database) < VERSION
-        ):
+        if _checked_version(database) < VERSION:
             _bring_up_to_date(database)
-        for setting in _SETTINGS:
+        for setting in settings:
             database.execute(f"PRAGMA {setting}")
     except BaseException:
         database.close()
@@ -108,7 +128,7 @@ def _bring_up_to_date(database: Database) -> None:
     WAL, says from the first moment on whose it is.
     """
     with transaction(database):
-        version = database.execute("PRAGMA user_version").fetchone()[0]
+        version = _checked_version(database)
         if version < VERSION:
             migrate(database, version)
     with database.gate.held(WAIT_S):
@@ -122,6 +142,7 @@ def transaction(database: Database) -> Iterator[None]:
         check_identity(database)
         database.execute("BEGIN IMMEDIATE")
         try:
+            _check_schema(database)
             yield
             database.execute("COMMIT")
         except BaseException:
@@ -200,12 +221,8 @@ def _missing(path: Path) -> StorageError:
 
 
 def _check_directory(path: Path) -> None:
-    parent = path.parent
-    if not parent.is_dir():
-        raise StorageError(f"{path}: its directory {parent} does not exist; make it first")
-    status = parent.stat()
-    if status.st_mode & 0o1002 == 0o0002:
-        raise StorageError(f"{path}: everyone can write to its directory; choose a private one")
+    if not path.parent.is_dir():
+        raise StorageError(f"{path}: its directory {path.parent} does not exist; make it first")
 
 
 def _connect(path: Path, mode: str) -> Database:
@@ -251,22 +268,64 @@ def _probe(path: Path, parameter: str) -> tuple[int, bool]:
         return application, probe.execute("PRAGMA schema_version").fetchone()[0] > 0
 
 
+def is_ours(path: Path) -> bool | None:
+    """Whether a file is a sqlsched database; None if it is none at all, or is damaged."""
+    try:
+        return _probe(path, "immutable=1")[0] == APPLICATION_ID
+    except sqlite3.DatabaseError:
+        return None
+
+
 def _has_wal(path: Path) -> bool:
     wal = Path(f"{path.resolve()}-wal")
     return wal.exists() and wal.stat().st_size > 0
 
 
-def _checked_version(database: Database) -> int:
-    """The version of its tables; StorageError if there are none yet, or they are of a newer one."""
+def format_version(database: Database) -> int:
+    """The version of its tables; 0 if there are none yet."""
     version: int = database.execute("PRAGMA user_version").fetchone()[0]
+    return version
+
+
+_SCHEMA = """SELECT user_version, schema_version, type, name, rootpage
+    FROM sqlite_schema, pragma_user_version, pragma_schema_version WHERE type IS NOT 'index'"""
+"""All of it as of one moment, which another process's migration cannot fall into."""
+_OF_SQLITE = {"sqlite_sequence", "sqlite_stat1", "sqlite_stat4"}
+
+
+def _checked_version(database: Database) -> int:
+    """The version of its tables, 0 if there are none yet.
+
+    DamagedDatabaseError if a newer sqlsched made them, if one is missing, or if there is anything
+    else: a trigger or a view would have a say in what is executed.
+    """
+    rows = database.execute(_SCHEMA).fetchall()
+    version, schema_version = rows[0][:2] if rows else (0, 0)
     if version > VERSION:
         raise DamagedDatabaseError(
             f"{database.path} was written by a newer sqlsched (format {version}, this one knows "
             f"{VERSION}); upgrade sqlsched"
         )
-    if version == 0:
-        raise _missing(database.path)
-    return version
+    if problem := _problem_of_schema(tables(version), [row[2:] for row in rows]):
+        raise DamagedDatabaseError(f"{database.path} {problem}, or restore a backup")
+    database.schema_version = schema_version
+    return int(version)
+
+
+def _problem_of_schema(expected: set[str], found: Sequence[tuple[Any, ...]]) -> str | None:
+    for kind, name, root in found:
+        if kind != "table" or not root or name not in expected | _OF_SQLITE:
+            shown = "virtual table" if kind == "table" and not root else kind
+            return f"has a {shown} {shorten(name)}, which sqlsched did not make; drop it"
+    missing = expected - {name for _, name, _ in found}
+    return f"is damaged: it has no table {min(missing)!r}; name another" if missing else None
+
+
+def _check_schema(database: Database) -> None:
+    """Look at the tables again if anyone has changed them; a few microseconds if nobody has."""
+    now = database.execute("PRAGMA schema_version").fetchone()[0]
+    if now != database.schema_version:
+        _checked_version(database)
 
 
 def data_version(database: Database) -> Any:

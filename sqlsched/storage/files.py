@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sqlsched.exceptions import StorageError
+from sqlsched.storage import trust
 
 PRIVATE = 0o600
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -30,29 +31,12 @@ def check_file(path: Path) -> bool:
         return False
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror}") from None
-    if problem := _distrust(path, status):
-        raise StorageError(f"{path} {problem}")
+    trust.check(path, status)
     return status.st_size > 0
 
 
-def _distrust(path: Path, status: os.stat_result) -> str | None:
-    if not stat.S_ISREG(status.st_mode):
-        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-        return f"is {kind}; give the path of a database file"
-    if status.st_uid != os.geteuid() and os.geteuid() != 0:
-        return f"belongs to user {status.st_uid}; its schedules would run as you"
-    if status.st_mode & stat.S_IWOTH:
-        return "is writable by everyone, who could then run commands as you; chmod it to 600"
-    if status.st_nlink > 1:
-        return "has more than one hard link; copy it instead of linking it"
-    parent = path.resolve().parent.stat()
-    if parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX:
-        return "lies in a directory that everyone can write to; move it or chmod the directory"
-    return None
-
-
 def group_writable(path: Path) -> bool:
-    """True if others of the file's group could add schedules."""
+    """True if others could add schedules, were they in the file's group; see `trust`."""
     return bool(path.stat().st_mode & stat.S_IWGRP)
 
 
@@ -63,7 +47,20 @@ def read_only(path: Path) -> bool:
 
 def create_private(path: Path) -> None:
     """Make an empty file that only its owner can read; keep one that is there."""
+    trust.check_place(path, os.geteuid())
     os.close(_open_private(path, _OPEN & ~os.O_NOFOLLOW))
+    check_file(path)  # somebody else may have been quicker
+
+
+def _open_beside(path: Path, flags: int, database: Path) -> int:
+    """The same of a file beside a database. As SQLite does with its own, root gives it away to
+    the database's owner, who could not use it otherwise."""
+    fd = _open_private(path, flags)
+    with suppress(OSError):
+        status = database.stat()
+        if os.geteuid() == 0 and os.fstat(fd).st_uid != status.st_uid:
+            os.fchown(fd, status.st_uid, status.st_gid)
+    return fd
 
 
 def _open_private(path: Path, flags: int) -> int:
@@ -93,6 +90,7 @@ class Gate:
 
     def __init__(self, database: Path) -> None:
         self.path = Path(f"{database}-gate")
+        self._database = database
         self.refused = False
         """Whether the last wait at it was in vain."""
         self._fd = -1
@@ -100,7 +98,7 @@ class Gate:
     def open(self) -> None:
         """Open the gate's file; made if missing."""
         if self._fd < 0:
-            self._fd = _open_private(self.path, _OPEN)
+            self._fd = _open_beside(self.path, _OPEN, self._database)
 
     def close(self) -> None:
         """Let go of the file; it stays, as others may be waiting at it."""
@@ -171,12 +169,15 @@ class OwnerLock:
 
     def __init__(self, database: Path, token: str) -> None:
         self.path = Path(f"{database}-owner-{token}")
+        self._database = database
         self._fd = -1
 
     def acquire(self) -> None:
         """Make the file and lock it. A child forked without exec must not keep us alive."""
-        self._fd = _open_private(self.path, _OPEN | os.O_EXCL)
+        self._fd = _open_beside(self.path, _OPEN | os.O_EXCL, self._database)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
+        with suppress(OSError):  # a full disk is for the first transaction to tell of
+            os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
         os.register_at_fork(after_in_child=self._forget)
 
     def release(self) -> None:
@@ -209,3 +210,58 @@ def owner_alive(database: Path, token: str) -> bool:
 def remove_owner(database: Path, token: str) -> None:
     """Remove a dead owner's file."""
     OwnerLock(database, token).path.unlink(missing_ok=True)
+
+
+def owners_alive(database: Path) -> list[str]:
+    """The pids of those who serve a database, which need not be readable, nor there any more.
+
+    "?" stands for one that is not known.
+    """
+    living = (token for token in _tokens(database) if owner_alive(database, token))
+    return sorted(_pid_in(OwnerLock(database, token).path) for token in living)
+
+
+def remove_dead_owners(database: Path) -> None:
+    """Remove the files of those who served a database and died."""
+    for token in _tokens(database):
+        if not owner_alive(database, token):
+            remove_owner(database, token)
+
+
+def _tokens(database: Path) -> list[str]:
+    start = f"{database.name}-owner-"
+    names = [path.name for path in database.parent.iterdir()]
+    return [name.removeprefix(start) for name in names if name.startswith(start)]
+
+
+def _pid_in(path: Path) -> str:
+    with suppress(OSError, ValueError):
+        return str(int(path.read_text()))
+    return "?"
+
+
+def size(path: Path) -> int:
+    """How large a file is, bytes; 0 if there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def size_text(count: int) -> str:
+    """So many bytes, for people: `88.0 KiB`."""
+    if count < 1024:
+        return f"{count} B"
+    steps = min((count.bit_length() - 1) // 10, 4)
+    return f"{count / 1024**steps:.1f} {'KMGT'[steps - 1]}iB"
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a directory, to the disk: past its cache too on macOS."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+        if hasattr(fcntl, "F_FULLFSYNC") and stat.S_ISREG(os.fstat(fd).st_mode):
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    finally:
+        os.close(fd)

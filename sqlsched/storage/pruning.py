@@ -6,10 +6,10 @@ record (`pruned_us`), and should the clock be put back to before that, nothing i
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
+from sqlsched.storage import audit
 from sqlsched.storage.connection import Database, transaction
-from sqlsched.storage.runs import BAD
+from sqlsched.storage.runs import BAD, remember
 
 ROWS = 500
 """How many rows one transaction looks at."""
@@ -57,6 +57,27 @@ def extent(database: Database) -> tuple[int, int]:
     return found
 
 
+def forget_changes(database: Database, before_us: int, rows: int = ROWS) -> int:
+    """Forget so many of the changes to schedules that were over before an instant, and which
+    schedulers had stopped; how many changes it was."""
+    if not (audit.has_past(database, before_us) or _has_stopped(database, before_us)):
+        return 0
+    with transaction(database):
+        forgotten = audit.forget(database, before_us, rows)
+        database.execute(f"DELETE FROM owners WHERE {_STOPPED}", (before_us,))
+        remember(database, "forgotten_us", before_us)
+    return forgotten
+
+
+# The highest time on record stays: it is what a clock that starts in the past is known by.
+_STOPPED = "stopped_us < ? AND seen_us < (SELECT max(seen_us) FROM owners)"
+
+
+def _has_stopped(database: Database, before_us: int) -> bool:
+    query = f"SELECT 1 FROM owners WHERE {_STOPPED} LIMIT 1"
+    return database.execute(query, (before_us,)).fetchone() is not None
+
+
 def prune(database: Database, cut: Cut, after: int, rows: int = ROWS) -> Swept:
     """Look at so many rows after a run id, the oldest first, and forget those that go."""
     found = _look(database, cut, after, rows)
@@ -64,7 +85,7 @@ def prune(database: Database, cut: Cut, after: int, rows: int = ROWS) -> Swept:
     if any(row.goes for row in found):
         with transaction(database):
             going = [row for row in _look(database, cut, after, rows) if row.goes]
-            _forget(database, cut.before_us, going)
+            _forget(database, cut, going)
             pruned = len(going)
     old = [row.run_id for row in found if row.old]
     return Swept(pruned, found[-1].run_id if found else None, old[-1] if old else None)
@@ -76,6 +97,7 @@ class _Row:
     schedule_id: str
     last_us: int
     """Its nominal time; the last of them, if it stands for several firings."""
+    finished_us: int
     old: int | None
     goes: int | None
 
@@ -89,7 +111,7 @@ def _look(database: Database, cut: Cut, after: int, limit: int) -> list[_Row]:
     # What is under way has not ended, so that it is NULL that is compared.
     age = "max(finished_us, due_us, coalesce(last_us, scheduled_us))"
     rows = database.execute(
-        f"""SELECT run_id, schedule_id, coalesce(last_us, scheduled_us),
+        f"""SELECT run_id, schedule_id, coalesce(last_us, scheduled_us), finished_us,
                 {age} < max(?1, ?2),
                 {age} < iif(status IN (SELECT value FROM json_each(?3)), ?2, ?1)
                     {_NEWEST if cut.newest_stay else ""}
@@ -99,33 +121,21 @@ def _look(database: Database, cut: Cut, after: int, limit: int) -> list[_Row]:
     return [_Row(*values) for values in rows]
 
 
-def _forget(database: Database, before_us: int, rows: list[_Row]) -> None:
+def _forget(database: Database, cut: Cut, rows: list[_Row]) -> None:
     if not rows:
         return
     database.execute(
         "DELETE FROM runs WHERE run_id IN (SELECT value FROM json_each(?))",
         (json.dumps([row.run_id for row in rows]),),
     )
-    database.execute(
-        """INSERT INTO meta VALUES ('pruned_us', ?)
-           ON CONFLICT DO UPDATE SET value = max(value, excluded.value)""",
-        (max(row.last_us for row in rows),),
-    )
-    # The highest time on record stays: it is what a clock that starts in the past is known by.
-    database.execute(
-        """DELETE FROM owners
-           WHERE stopped_us < ? AND seen_us < (SELECT max(seen_us) FROM owners)""",
-        (before_us,),
-    )
+    remember(database, "pruned_us", max(row.last_us for row in rows))
+    by_age_us = max(cut.before_us, cut.bad_before_us)
+    ended_us = max(row.finished_us for row in rows) + 1
+    remember(database, "forgotten_us", ended_us if cut.newest_stay else by_age_us)
     database.execute(
         """DELETE FROM schedules WHERE schedule_id IN (SELECT value FROM json_each(?))
-           AND source = '' AND next_us IS NULL AND created_us < ? AND NOT EXISTS (
+           AND source = '' AND synced IS NULL AND next_us IS NULL AND created_us < ?
+           AND NOT EXISTS (
                SELECT 1 FROM runs WHERE runs.schedule_id = schedules.schedule_id)""",
-        (json.dumps(sorted({row.schedule_id for row in rows})), before_us),
+        (json.dumps(sorted({row.schedule_id for row in rows})), cut.before_us),
     )
-
-
-def pruned_us(database: Database) -> int:
-    """No run up to this nominal time is known any more."""
-    row: Any = database.execute("SELECT value FROM meta WHERE key = 'pruned_us'").fetchone()
-    return int(row[0]) if row else 0

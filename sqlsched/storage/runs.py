@@ -3,10 +3,14 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from sqlsched.exceptions import ScheduleNotFoundError
+from sqlsched.instants import format_us
 from sqlsched.serialization import shorten
+from sqlsched.storage import highest_time
 from sqlsched.storage.connection import Database, transaction
+from sqlsched.storage.hooks import hooked
 from sqlsched.storage.schedules import get
 
 STATUSES = (
@@ -37,6 +41,33 @@ class RunRow:
     last_us: int | None
     count: int
 
+    def to_json(self) -> dict[str, Any]:
+        """What `history --json`, and hooks, say of it."""
+        times = {
+            name: None if us is None else format_us(us)
+            for name, us in (
+                ("scheduled_for", self.scheduled_us),
+                ("started_at", self.started_us),
+                ("finished_at", self.finished_us),
+            )
+        }
+        result: dict[str, Any] = {
+            "run_id": str(self.run_id),
+            "schedule_id": self.schedule_id,
+            "task_name": self.task_name,
+            **times,
+            "status": self.status,
+            "attempt": self.attempt,
+            "trigger": self.trigger,
+            "exit_code": self.exit_code,
+            "error": self.error,
+            "reason": self.reason,
+        }
+        if self.last_us is not None:
+            last = {"last": format_us(self.last_us), "count": self.count}
+            result |= {"first": times["scheduled_for"], **last}
+        return result
+
 
 _COLUMNS = ", ".join(RunRow.__dataclass_fields__)
 
@@ -58,6 +89,14 @@ def history(
         (schedule_id, status, since_us, -1 if limit is None else limit),
     )
     return (RunRow(*row) for row in rows)
+
+
+def last_successes(database: Database) -> dict[str, int]:
+    """When a run of each schedule last succeeded, microseconds since the epoch."""
+    rows = database.execute(
+        "SELECT schedule_id, max(finished_us) FROM runs WHERE status = 'succeeded' GROUP BY 1"
+    )
+    return dict(rows.fetchall())
 
 
 def has_history(database: Database, schedule_id: str) -> bool:
@@ -124,11 +163,13 @@ def output(database: Database, run_id: int) -> tuple[bytes, bytes, int]:
 def trigger(database: Database, schedule_id: str, now_us: int) -> int:
     """Ask for one extra run, now; returns its run id."""
     with transaction(database):
+        highest_time.note(database, now_us)
         task_name = get(database, schedule_id).schedule.task_name
         row = database.execute(
-            """INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, manual_key,
-                   trigger, status, due_us)
-               VALUES (?1, ?2, ?3, 1, ?4, 'manual', 'waiting', ?3) RETURNING run_id""",
+            f"""INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, manual_key,
+                   trigger, status, due_us, untold)
+               SELECT ?1, ?2, ?3, 1, ?4, 'manual', 'waiting', ?3, {hooked("schedules")}
+               FROM schedules WHERE schedule_id = ?1 RETURNING run_id""",
             (schedule_id, task_name, now_us, int.from_bytes(os.urandom(7)) + 1),
         ).fetchone()
         return int(row[0])
@@ -162,3 +203,27 @@ def retry_of(database: Database, run_id: int) -> int | None:
         (run_id,),
     ).fetchone()
     return None if row is None else int(row[0])
+
+
+def remember(database: Database, key: str, us: int) -> None:
+    """Put a moment on record, unless a later one is, within a transaction."""
+    database.execute(
+        """INSERT INTO meta VALUES (?, ?)
+           ON CONFLICT DO UPDATE SET value = max(value, excluded.value)""",
+        (key, us),
+    )
+
+
+def pruned_us(database: Database) -> int:
+    """No run up to this nominal time is known any more."""
+    return _remembered(database, "pruned_us")
+
+
+def forgotten_us(database: Database) -> int:
+    """What ended before this moment, a run or what was done to a schedule, may be known no more."""
+    return _remembered(database, "forgotten_us")
+
+
+def _remembered(database: Database, key: str) -> int:
+    row: Any = database.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return int(row[0]) if row else 0

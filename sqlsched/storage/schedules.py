@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 from sqlsched.exceptions import ScheduleNotFoundError, StorageError
 from sqlsched.instants import from_us, to_us
 from sqlsched.scheduled_task import ScheduledTask
-from sqlsched.serialization import dumps, shorten
+from sqlsched.serialization import dumps, parse, shorten
 from sqlsched.storage.connection import Database
 from sqlsched.timezones import format_cron_offset, read_cron_offset
 from sqlsched.trigger import Trigger
 
 if TYPE_CHECKING:
     from sqlsched.planner import Timing  # the deciding, which who only looks does not need
+
+DAMAGED = (TypeError, ValueError, OverflowError)
+"""What is raised by a row that somebody changed by other means."""
 
 _JSON = ("args", "kwargs", "labels")
 _TIMES = {"time": "time_us", "start": "start_us", "end": "end_us"}
@@ -29,7 +32,8 @@ _SECONDS = {
 }
 _PLAIN = (
     *("schedule_id", "task_name", "task_id", "cron", "max_runs", "catchup_window", "coalesce"),
-    *("overlap", "retries", "note"),
+    *("overlap", "retries", "note", "on_success", "on_failure", "on_missed", "ping"),
+    "pause_on_failure",
 )
 _plain, _times, _seconds = attrgetter(*_PLAIN), attrgetter(*_TIMES), attrgetter(*_SECONDS)
 CONTENT = (*_PLAIN, *_JSON, "cron_offset", *_TIMES.values(), *_SECONDS.values())
@@ -106,7 +110,7 @@ def stored(
     for row in database.execute(query, values):
         try:
             found = _from_row(row)
-        except (ValueError, OverflowError) as error:
+        except DAMAGED as error:
             if on_bad is None:
                 raise _unreadable(row[0], error) from error
             on_bad(row[0], error)
@@ -171,7 +175,7 @@ def to_schedule(content: dict[str, Any], *, paused: bool) -> ScheduledTask:
     """The schedule that a row's columns say."""
     offset = content["cron_offset"]
     fields: dict[str, Any] = {name: content[name] for name in _PLAIN}
-    fields |= {name: json.loads(content[name]) for name in _JSON}
+    fields |= {name: parse(content[name], name) for name in _JSON}
     fields |= {name: content[column] for name, column in _SECONDS.items()}
     for name, column in _TIMES.items():
         fields[name] = None if content[column] is None else from_us(content[column])

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from sqlsched.overlap import Candidate, Going, Verdict, may_start
 from sqlsched.storage.connection import Database
+from sqlsched.storage.hooks import in_force
 from sqlsched.storage.turn import Request, Started, Turn, Unrun
 
 # A refused send moves due_us on; `expires` counts from when the run was to start at first.
@@ -12,7 +13,8 @@ _EXPIRES = """iif(r.attempt = 1, min(r.due_us, r.scheduled_us + 1000000 * coales
     r.due_us) + 1000000 * s.expires_s"""
 _STARTED = f"""r.run_id, r.schedule_id, r.scheduled_us, r.due_us, r.attempt, r.manual_key,
     r.trigger, coalesce(s.task_name, r.task_name), s.args, s.kwargs, s.labels, s.task_id,
-    s.timeout_s, {_EXPIRES}, coalesce(s.source, '')"""
+    s.timeout_s, {_EXPIRES}, coalesce(s.source, ''),
+    {in_force("s", "ping")}"""
 _CANDIDATE = f"""r.attempt, r.manual_key != 0, s.coalesce IS 'all' AND r.trigger = 'catchup',
     s.schedule_id IS NOT NULL, s.paused_us IS NOT NULL, s.overlap, {_EXPIRES},
     s.max_runs - s.dispatched"""

@@ -58,6 +58,15 @@ def grandchild(path, own_session):
     child = subprocess.Popen(["sleep", "60"], start_new_session=own_session)
     pathlib.Path(path).write_text(str(child.pid))
     print("left")
+def fall_out(error):
+    if os.fork() == 0:
+        raise ValueError(error)
+    os.wait()
+def own_third_file(path):
+    os.closerange(3, 256)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    os.write(fd, b"%d" % fd)
+    raise ValueError("boom")
 """
 
 numbers = count()
@@ -205,6 +214,23 @@ async def test_threads_are_waited_for_and_atexit_runs(broker: SubprocessBroker) 
 async def test_a_file_left_open_is_written_out(broker: SubprocessBroker, app_dir: Path) -> None:
     await kick(broker, "leave_file_open", str(app_dir / "file"))
     assert content(app_dir / "file") == "written"
+
+
+async def test_what_a_task_forks_and_lets_fall_out_of_it_does_not_fail_the_run(
+    broker: SubprocessBroker,
+) -> None:
+    outcome = await kick(broker, "fall_out", "in the fork")
+    assert (outcome.status, outcome.error, outcome.exit_code) == ("succeeded", None, 0)
+    assert "ValueError: in the fork" in outcome.output
+
+
+async def test_a_file_that_a_task_opens_in_place_of_ours_is_left_alone(
+    broker: SubprocessBroker, app_dir: Path
+) -> None:
+    outcome = await kick(broker, "own_third_file", str(app_dir / "file"))
+    assert (outcome.status, outcome.error) == ("failed", "exit status 1")
+    assert "ValueError: boom" in outcome.output
+    assert content(app_dir / "file") == "3"
 
 
 async def test_five_megabytes_of_arguments_arrive(broker: SubprocessBroker) -> None:

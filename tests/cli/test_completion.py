@@ -44,7 +44,7 @@ def schedules(sqlsched: Sqlsched) -> None:
     "command",
     [
         *("show", "edit", "rm", "remove", "pause", "resume", "trigger", "next", "history"),
-        *("logs --last", "rm other", "pause --label a=b"),
+        *("logs --last", "rm other", "pause --label a=b", "why", "stats", "timeline"),
     ],
 )
 def test_ids_are_completed(complete: Complete, command: str) -> None:

@@ -69,11 +69,16 @@ def test_a_unit_that_is_wrong_would_be_noticed(sqlsched: Sqlsched, tmp_path: Pat
 
 def test_the_service_starts_what_was_meant_and_drains(sqlsched: Sqlsched, tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
-    arguments = ("--drain", "5m", "--skip-first-run", "--app-dir", "app", "--concurrency", "3")
+    arguments = (
+        *("--drain", "5m", "--skip-first-run", "--app-dir", "app", "--concurrency", "3"),
+        *("--env", "A", "--env", "B", "--env-file", "secret.env"),
+    )
+    (tmp_path / "secret.env").touch(0o600)
     unit = unit_of(sqlsched("--db", "jobs.db", "systemd", "--", *arguments))
     assert shlex.split(unit["ExecStart"]) == [
         *(sys.executable, "-P", "-m", "sqlsched", "--db", str(tmp_path / "jobs.db"), "run"),
         *("--skip-first-run", "--concurrency", "3", "--app-dir", str(tmp_path / "app")),
+        *("--env-file", str(tmp_path / "secret.env"), "--env", "A", "--env", "B"),
         *("--drain", "5m"),
     ]
     assert unit["Type"] == "notify"

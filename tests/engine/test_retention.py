@@ -104,6 +104,24 @@ async def test_what_was_passed_over_is_looked_at_again_within_an_hour(memory: Me
     assert await memory.sweep(NOW + 60 * MINUTE_US) == 0
 
 
+async def test_who_served_long_ago_is_forgotten_with_the_runs(memory: Memory) -> None:
+    def enter(database: Database) -> None:
+        with transaction(database):
+            database.executemany(
+                """INSERT INTO owners (token, pid, boot_id, started_us, seen_us, stopped_us)
+                   VALUES (?1, 1, 'x', ?2, ?2, ?2)""",
+                [(str(days), NOW - days * DAY_US) for days in (0, 2)],
+            )
+
+    def count(database: Database) -> int:
+        found: int = database.execute("SELECT count(*) FROM owners").fetchone()[0]
+        return found
+
+    await memory.ledger.run(enter)
+    await memory.sweep()
+    assert await memory.ledger.run(count) == 1
+
+
 async def test_a_clock_that_jumped_ahead_is_not_believed_at_once(memory: Memory) -> None:
     await memory.record(10, days=2)
     memory.retention.doubt(NOW)

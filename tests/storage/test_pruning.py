@@ -3,7 +3,7 @@
 import pytest
 
 from sqlsched.instants import from_us
-from sqlsched.storage import owners, pruning
+from sqlsched.storage import highest_time, owners, pruning, runs
 from sqlsched.storage.pruning import Cut
 
 from .bench import Bench, Scheduler, s
@@ -38,7 +38,7 @@ def test_old_runs_are_forgotten_a_few_at_a_time(bench: Bench) -> None:
         ran(scheduler, 60 * minute)
     assert [pruned(bench, 310, rows=3) for _ in range(3)] == [3, 3, 0]
     assert bench.runs() == [(360, 1, "succeeded")]
-    assert pruning.pruned_us(bench.database) == s(300)
+    assert runs.pruned_us(bench.database) == s(300)
 
 
 def test_what_is_under_way_is_never_forgotten_however_old_it_is(bench: Bench) -> None:
@@ -85,7 +85,7 @@ def test_how_far_the_memory_does_not_reach_never_shrinks(bench: Bench) -> None:
     for minute in range(4):
         ran(scheduler, 60 * minute, "failed" if minute < 2 else "succeeded")
     assert [pruned(bench, 1000, bad_before=-1), pruned(bench, 1000)] == [2, 2]
-    assert pruning.pruned_us(bench.database) == s(180)
+    assert runs.pruned_us(bench.database) == s(180)
 
 
 @pytest.mark.parametrize("status", ["failed", "timed_out", "abandoned", "missed"])
@@ -131,6 +131,17 @@ def test_what_was_looked_at_is_told_so_that_the_next_look_goes_on_there(bench: B
     assert pruning.extent(bench.database) == (ids[0], ids[5])
 
 
+def test_the_record_goes_back_as_far_as_nothing_is_missing(bench: Bench) -> None:
+    bench.add()
+    scheduler = bench.scheduler()
+    for minute in range(6):
+        ran(scheduler, 60 * minute)
+    assert pruned(bench, 1000, newest=4) == 2
+    assert runs.forgotten_us(bench.database) == s(60) + 1
+    assert pruned(bench, 150) == 1
+    assert runs.forgotten_us(bench.database) == s(150)
+
+
 def test_the_highest_time_on_record_is_never_forgotten(bench: Bench) -> None:
     bench.add()
     for start in (0, 120):
@@ -138,9 +149,9 @@ def test_the_highest_time_on_record_is_never_forgotten(bench: Bench) -> None:
         ran(scheduler, start)
         scheduler.turn(start + 70, heartbeat=True)
         owners.unregister(scheduler.database, scheduler.owner, s(start + 80))
-    assert pruned(bench, 10_000) > 0
+    pruning.forget_changes(bench.database, s(10_000))
     assert bench.ask("SELECT count(*) FROM owners") == [1]
-    assert owners.highest_time_us(bench.database) == s(200)
+    assert highest_time.of_schedulers(bench.database) == s(200)
 
 
 def test_no_statement_goes_through_a_whole_table(bench: Bench) -> None:

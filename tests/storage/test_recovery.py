@@ -1,21 +1,12 @@
-"""Taking over from the dead, giving back, pulling back after a step of the clock, forgetting."""
+"""Taking over from the dead, giving back, forgetting."""
 
 import pytest
 
 from sqlsched.instants import from_us
-from sqlsched.storage import changes, owners, pruning, recovery, runs
+from sqlsched.storage import changes, owners, recovery, runs
 from sqlsched.storage.recovery import Orphan
 
-from .bench import Bench, Scheduler, s, times
-
-
-def ran(scheduler: Scheduler, at: float) -> int:
-    """Start what is due and end it well; the last run's id."""
-    started = scheduler.turn(at, since=at - 1).started
-    for run in started:
-        scheduler.finish(run, at + 1)
-    return started[-1].run_id
-
+from .bench import Bench, s, times
 
 # -- the dead -------------------------------------------------------------------------------------
 
@@ -42,6 +33,17 @@ def test_what_the_dead_had_started_is_abandoned_and_never_tried_again(bench: Ben
     assert (found.status, found.reason, found.finished_us) == ("abandoned", "owner-died", s(10))
     assert other.turn(30).started == []
     assert bench.runs() == [(0, 1, "abandoned")]
+
+
+def test_an_abandoned_run_ends_no_sooner_than_it_began_whatever_the_clock_says(
+    bench: Bench,
+) -> None:
+    bench.add()
+    dead = bench.scheduler()
+    dead.turn(0)
+    dead.die()
+    bench.take_over([dead.entry], -3600)
+    assert bench.ask("SELECT finished_us - started_us FROM runs") == [0]
 
 
 def test_a_run_of_the_dead_stands_in_nobodys_way(bench: Bench) -> None:
@@ -89,60 +91,6 @@ def test_who_leaves_in_order_gives_back_its_claims_and_is_not_missed(bench: Benc
     owners.unregister(leaving.database, leaving.owner, s(-0.2))
     turn = other.turn(0)
     assert (times(turn), turn.others) == ([0], [])
-
-
-# -- a clock that was put back --------------------------------------------------------------------
-
-
-def test_after_a_step_back_nothing_is_parked_in_the_future_and_nothing_runs_twice(
-    bench: Bench,
-) -> None:
-    bench.add()
-    scheduler = bench.scheduler()
-    for minute in range(5):
-        ran(scheduler, 60 * minute)
-    assert recovery.pull_back(bench.database, s(90)) == 1
-    assert bench.next() == 120
-    assert [times(scheduler.turn(60 * minute, since=0)) for minute in range(2, 6)] == [
-        *([], [], []),
-        [300],
-    ]
-
-
-def test_a_step_back_moves_no_one_shot_and_nothing_that_is_in_its_place(bench: Bench) -> None:
-    bench.add("once", time=from_us(s(500)))
-    bench.add("regular")
-    assert recovery.pull_back(bench.database, s(-90)) == 0
-    assert (bench.next("once"), bench.next("regular")) == (500, 0)
-
-
-def test_a_step_back_leaves_a_pause_in_force(bench: Bench) -> None:
-    bench.add()
-    ran(bench.scheduler(), 0)
-    changes.pause(bench.database, ["job"], s(10))
-    recovery.pull_back(bench.database, s(-30))
-    assert bench.ask("SELECT next_us, wake_us FROM schedules") == [(s(0), None)]
-
-
-def test_a_step_back_repeats_nothing_that_the_ledger_has_forgotten(bench: Bench) -> None:
-    bench.add()
-    scheduler = bench.scheduler()
-    for minute in range(5):
-        ran(scheduler, 60 * minute)
-    cut = pruning.Cut(s(200), s(200))
-    assert pruning.prune(bench.database, cut, 0).pruned == 4
-    recovery.pull_back(bench.database, s(30))
-    assert bench.next() == 240
-    assert [times(scheduler.turn(at, since=0)) for at in (60, 180, 240, 300)] == [[], [], [], [300]]
-
-
-def test_a_damaged_row_keeps_no_other_from_being_pulled_back(bench: Bench) -> None:
-    bench.add("bad", cron="* * * * *")
-    bench.add("good")
-    ran(bench.scheduler(), 0)
-    bench.database.execute("UPDATE schedules SET cron = 'nonsense' WHERE schedule_id = 'bad'")
-    assert recovery.pull_back(bench.database, s(-30)) == 1
-    assert bench.next("good") == 0
 
 
 # -- idle -----------------------------------------------------------------------------------------
