@@ -20,13 +20,15 @@ from sqlsched.intake import Intake
 from sqlsched.notifier import Notifier
 from sqlsched.observer import Observer
 from sqlsched.planner import Moment
+from sqlsched.retention import Retention
 from sqlsched.settings import Settings
 from sqlsched.steps import Steps
-from sqlsched.storage import claims, recovery, runs, set_back
+from sqlsched.storage import claims, recovery, set_back
 from sqlsched.storage.claims import FOREVER_US
 from sqlsched.storage.connection import DamagedDatabaseError
 from sqlsched.storage.ledger import Ledger
 from sqlsched.storage.turn import Armed, Request, Turn
+from sqlsched.supervisor import Supervisor
 from sqlsched.takeover import Peers
 
 log = logging.getLogger("sqlsched")
@@ -36,10 +38,6 @@ AHEAD_FACTOR = 16
 ALONE_AHEAD = 16_384
 """The same for a process that nobody could help."""
 MAX_BACKOFF_S = 30
-PRUNE_ROWS = 500
-"""How many old runs one transaction forgets; it shares the gate with everyone's claims."""
-BELIEVED_AFTER_US = 3600 * SECOND_US
-"""A clock that was put forward may be wrong: history is not judged by it at once."""
 GIVE_UP_SECONDS = 10.0
 
 
@@ -58,6 +56,7 @@ class Loop:
         wakeup: asyncio.Event,
         notifier: Notifier,
         observer: Observer,
+        supervisor: Supervisor,
     ) -> None:
         self._ledger = ledger
         self._dispatcher = dispatcher
@@ -68,6 +67,7 @@ class Loop:
         self._wakeup = wakeup
         self._notifier = notifier
         self._observer = observer
+        self._supervisor = supervisor
         observer.begin(lambda: dispatcher.going, lambda: len(self._backlog))
         self._stopping = False
         self._hurried = False
@@ -84,7 +84,7 @@ class Loop:
         self._steps = steps
         self._failures = 0
         self._retry_us = 0
-        self._prune_from_us = 0
+        self._retention = Retention(ledger, settings)
 
     def stop(self) -> None:
         """Claim and start nothing more; `serve` returns, and `drain` hurries."""
@@ -166,7 +166,8 @@ class Loop:
                 self._intake.runs_ended()
             if request.heartbeat:
                 self._seen_us = now_us
-            await self._prune(now_us)
+            if self._retention.is_due(now_us) and not self._steps.since_us():
+                await self._retention.sweep(now_us, self._is_pressed)
 
     def _request(self, now_us: int, report: Report) -> Request:
         return Request(
@@ -230,24 +231,10 @@ class Loop:
         self._failures += 1
         self._retry_us = now_us + delay_s * SECOND_US
 
-    async def _prune(self, now_us: int) -> None:
-        if now_us < self._prune_from_us or self._steps.since_us():
-            return
-        self._prune_from_us = now_us + MINUTE_US
-        before_us = now_us - self._settings.keep_us
-        if before_us <= 0:
-            return  # nothing is older than the epoch
-        try:
-            while await self._ledger.run(runs.prune, before_us, PRUNE_ROWS) == PRUNE_ROWS:
-                next_us = min(self._next_us, self._start_us())
-                if next_us - self._clock.now_us() < claims.AHEAD_US or self._wakeup.is_set():
-                    # Who is always busy forgets some each second, lest the ledger grow for ever.
-                    self._prune_from_us = now_us + SECOND_US
-                    return
-        except DamagedDatabaseError:
-            raise
-        except StorageError as error:
-            log.warning("old runs are kept for now: %s", error)
+    def _is_pressed(self) -> bool:
+        """Whether something else is to be done in a moment."""
+        next_us = min(self._next_us, self._start_us())
+        return next_us - self._clock.now_us() < claims.AHEAD_US or self._wakeup.is_set()
 
     # -- when -----------------------------------------------------------------------------------
 
@@ -307,6 +294,7 @@ class Loop:
         return self._looked
 
     def _look(self, now_us: int) -> None:
+        self._supervisor.alive(self._clock.monotonic(), self._describe)
         try:
             if self._ledger.changed():
                 self._stale = True
@@ -317,6 +305,13 @@ class Loop:
             self._back_off(now_us, error)
         if now_us - self._seen_us >= MINUTE_US:
             self._stale = True
+
+    def _describe(self) -> str:
+        if self._failures:
+            return "the database cannot be written to"
+        next_us = min(self._next_us, self._backlog.start_us(1))
+        coming = "no firing to come" if next_us == FOREVER_US else f"next {from_us(next_us)}"
+        return f"{self._dispatcher.going} running, {coming}"
 
     # -- reasons to end -------------------------------------------------------------------------
 
@@ -357,7 +352,7 @@ class Loop:
             self._stale, self._retry_us = True, 0
             if step_us > 0:
                 self._serving_since_us = now_us
-                self._prune_from_us = now_us + BELIEVED_AFTER_US
+                self._retention.doubt(now_us)
             elif not await self._pull_back(now_us):
                 self._steps.give_back(step_us)
                 return
@@ -366,7 +361,7 @@ class Loop:
         self._serving_since_us = min(self._serving_since_us, now_us)
         self._started_us = min(self._started_us, now_us)
         self._settings = self._settings.set_back(now_us)
-        self._seen_us = self._prune_from_us = 0
+        self._seen_us = 0
         self._intake.clock_set_back()
         try:
             await self._ledger.run(set_back.pull_back, now_us)

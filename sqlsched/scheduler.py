@@ -15,7 +15,7 @@ from sqlsched.clock import Clock, SystemClock
 from sqlsched.dispatcher import Dispatcher
 from sqlsched.exceptions import BrokerError, SqlschedError
 from sqlsched.feeds import ASK_SECONDS
-from sqlsched.instants import SECOND_US, checked_time, format_us, next_minute_us, to_us
+from sqlsched.instants import checked_time, format_us, next_minute_us, to_us
 from sqlsched.intake import Intake, MergeFunction
 from sqlsched.loop import Loop
 from sqlsched.merge_functions import preserve_all
@@ -28,6 +28,7 @@ from sqlsched.storage import highest_time, owners, set_back
 from sqlsched.storage.connection import default_path
 from sqlsched.storage.file_systems import shared_warning
 from sqlsched.storage.ledger import Ledger, PrivateLedger
+from sqlsched.supervisor import NOBODY, Supervisor
 from sqlsched.takeover import Peers
 
 log = logging.getLogger("sqlsched")
@@ -44,11 +45,13 @@ class Options:
     catchup_window: int | str | None = None
     drain_seconds: int = 30
     keep_seconds: int = 90 * 86_400
+    keep_failed_seconds: int | None = None
     accept_clock: bool = False
     delivery: str = "at-least-once"
     app_dir: Path = Path()
     """Where hooks run, and hooks that are tasks are imported from."""
     observer: Observer = field(default_factory=Observer)
+    supervisor: Supervisor = NOBODY
     private: bool = False
     """The ledger is a copy to play with; see `PrivateLedger`. Nobody gets up early for a firing,
     as no time is lost."""
@@ -186,13 +189,14 @@ class Scheduler:
             async with self._running(), open_ledger(self.database) as ledger:
                 if not options.private and (warning := shared_warning(self.database)):
                     log.warning("%s", warning)
+                options.supervisor.ready(f"serving {self.database}")
                 peers = Peers(ledger, resend=options.delivery == "at-least-once")
                 steps = Steps(self.clock)  # before it is asked for the time
                 await self._check_clock(ledger, options)
                 await peers.join(self.clock.now_us())
                 try:
                     if skip_first_run:
-                        settings = await self._skip_first_run(settings)
+                        settings = await self._skip_first_run(settings, options.supervisor)
                     await self._serve_as(peers, ledger, steps, settings, options)
                 finally:
                     await peers.leave(self.clock.now_us())
@@ -222,15 +226,16 @@ class Scheduler:
             resend=resend,
             observer=options.observer,
         )
-        keep_us = options.keep_seconds * SECOND_US
-        settings = settings.with_options(options.catchup_window, keep_us, early=not options.private)
+        settings = settings.with_options(
+            *(options.catchup_window, options.keep_seconds, options.keep_failed_seconds),
+            early=not options.private,
+        )
         notifier = Notifier(
             ledger, peers.owner, self.clock, str(options.app_dir.absolute()), self._wakeup.set
         )
         loop = Loop(
             *(ledger, dispatcher, peers, intake, self.clock, steps, settings, self._wakeup),
-            notifier=notifier,
-            observer=options.observer,
+            *(notifier, options.observer, options.supervisor),
         )
         self._loop, self._dispatcher = loop, dispatcher
         log.info("serving %s with %d at a time", self.database, concurrency)
@@ -238,6 +243,7 @@ class Scheduler:
             if not self._stop_requested:
                 await peers.take_over(self.clock.now_us())
                 await loop.serve()
+            options.supervisor.stopping()
             await loop.drain(options.drain_seconds)
         except BaseException:
             self.stop(at_once=True)
@@ -249,16 +255,16 @@ class Scheduler:
             self._loop = self._dispatcher = None
         log.info("stopped serving %s", self.database)
 
-    async def _skip_first_run(self, settings: Settings) -> Settings:
+    async def _skip_first_run(self, settings: Settings, supervisor: Supervisor) -> Settings:
         minute_us = next_minute_us(self.clock.now_us())
 
         def is_put_back() -> bool:
             return next_minute_us(self.clock.now_us()) < minute_us
 
         log.info("nothing is dispatched before %s", format_us(minute_us))
-        await self._sleep_until(minute_us, is_put_back)
+        await self._sleep_until(minute_us, supervisor, "waiting for the next minute", is_put_back)
         if is_put_back():
-            return await self._skip_first_run(settings)
+            return await self._skip_first_run(settings, supervisor)
         return settings.with_first_run(minute_us)
 
     async def _check_clock(self, ledger: Ledger, options: Options) -> None:
@@ -274,15 +280,21 @@ class Scheduler:
                 "set; if it is right, start with --accept-clock",
                 *(format_us(now_us), format_us(highest_us)),
             )
-            await self._sleep_until(highest_us - owners.CLOCK_TOLERANCE_US)
+            believed_us = highest_us - owners.CLOCK_TOLERANCE_US
+            await self._sleep_until(believed_us, options.supervisor, "waiting for the clock")
             if self._stop_requested:
                 return
         await ledger.run(set_back.pull_back, self.clock.now_us())
 
     async def _sleep_until(
-        self, until_us: int, is_in_vain: Callable[[], bool] = lambda: False
+        self,
+        until_us: int,
+        supervisor: Supervisor,
+        why: str,
+        is_in_vain: Callable[[], bool] = lambda: False,
     ) -> None:
         def is_over() -> bool:
+            supervisor.alive(self.clock.monotonic(), lambda: why)
             return self._stop_requested or is_in_vain()
 
         while self.clock.now_us() < until_us and not is_over():

@@ -15,14 +15,27 @@ class Settings:
     not_before_us: int | None = None
     catchup_window: int | str | None = None
     keep_us: int = 90 * 86_400 * SECOND_US
+    keep_failed_us: int = 90 * 86_400 * SECOND_US
     early: bool = True
     """Whether one wakes up before a firing to claim it, so that it starts on the instant."""
 
     def with_options(
-        self, catchup_window: int | str | None, keep_us: int, *, early: bool
+        self,
+        catchup_window: int | str | None,
+        keep_seconds: int,
+        keep_failed_seconds: int | None,
+        *,
+        early: bool = True,
     ) -> "Settings":
-        """The same, with what the command line adds."""
-        return replace(self, catchup_window=catchup_window, keep_us=keep_us, early=early)
+        """The same, with what the command line adds; failed runs are kept as others by default."""
+        failed_seconds = keep_seconds if keep_failed_seconds is None else keep_failed_seconds
+        return replace(
+            self,
+            catchup_window=catchup_window,
+            keep_us=keep_seconds * SECOND_US,
+            keep_failed_us=failed_seconds * SECOND_US,
+            early=early,
+        )
 
     def with_first_run(self, not_before_us: int) -> "Settings":
         """The same, running no recurring firing from before an instant."""

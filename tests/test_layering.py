@@ -18,12 +18,12 @@ LAYERS = {
     "core": "exceptions serialization durations instants output timezones cron cron_fields bits "
     "scheduled_task field_checks trigger planner overlap merge_functions toml_writer toml_lines "
     "evidence why causes clock_changes words timeline timeline_svg time_axis dashboard",
-    "ports": "abc clock run_context importing processes hook_task observer trial",
+    "ports": "abc clock run_context importing processes hook_task observer trial supervisor",
     "storage": "storage",
     "engine": "scheduler loop backlog dispatcher takeover feeds intake events settings steps "
-    "hooks notifier simulation difference doctor",
+    "hooks notifier simulation difference doctor retention",
     "user-held": "task kicker created_schedule testing",
-    "adapters": "sources brokers integrations exactly_once metrics",
+    "adapters": "sources brokers integrations exactly_once metrics sd_notify",
     "outermost": "cli __main__ examples sqlsched",
 }
 MAY_IMPORT = {

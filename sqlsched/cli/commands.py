@@ -2,9 +2,12 @@
 `sqlsched --help` shows this table and imports nothing else."""
 
 from importlib import import_module
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class Entry(NamedTuple):
@@ -38,10 +41,13 @@ TABLE = {
     ),
     "why": Entry("understand", "why", "Tell why a schedule ran at a time, or did not."),
     "hooks": Entry("hooks", "hooks", "Show or set who is told how runs end."),
-    "import": Entry("transfer", "import_", "Import schedules from JSON lines."),
+    "prune": Entry("prune", "prune", "Forget old runs, and what they printed."),
+    "import": Entry("transfer", "import_", "Import schedules from JSON lines or a crontab."),
     "simulate": Entry("simulate", "simulate", "Show what would run and what would not, and why."),
     "plan": Entry("plan", "plan", "Say what `sync` would make of the schedules and their firings."),
     "sync": Entry("sync", "sync", "Make the schedules what a TOML file says."),
+    "completion": Entry("completion", "completion", "Print the script that lets a shell complete."),
+    "systemd": Entry("service", "systemd", "Print a systemd unit that runs `sqlsched run`."),
     "export": Entry(
         "transfer", "export", "Print the schedules as JSON lines, which `import` takes."
     ),
@@ -65,6 +71,19 @@ class Commands(click.Group):
             import_module(f"sqlsched.cli.{entry.module}"), entry.function
         )
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """What may come next, without importing every command that begins so."""
+        from click.shell_completion import CompletionItem
+
+        return [
+            *(
+                CompletionItem(n, help=e.summary)
+                for n, e in TABLE.items()
+                if n.startswith(incomplete)
+            ),
+            *click.Command.shell_complete(self, ctx, incomplete),
+        ]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):

@@ -1,6 +1,8 @@
 """`sqlsched run`: the scheduler itself."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -52,6 +54,7 @@ from sqlsched.serialization import shorten
 @click.option(
     "--keep", metavar="DURATION", default="90d", help="Keep history so long. Default 90d."
 )
+@click.option("--keep-failed", metavar="DURATION", help="And of what failed. Default as --keep.")
 @click.option(
     "--accept-clock",
     is_flag=True,
@@ -78,6 +81,7 @@ from sqlsched.serialization import shorten
 @click.pass_obj
 def run(
     invocation: Invocation,
+    /,
     scheduler_path: str | None,
     skip_first_run: bool,
     broker_name: str | None,
@@ -87,14 +91,12 @@ def run(
     env_names: tuple[str, ...],
     until_idle: bool,
     once: bool,
-    catchup_window: str | None,
     delivery: str,
-    keep: str,
     accept_clock: bool,
-    drain: str,
     metrics_at: str | None,
     log_level: str,
     log_format: str,
+    **texts: Any,
 ) -> None:
     """Run the schedules, until SIGTERM or Ctrl-C. Any number of `run` may share a database.
 
@@ -106,8 +108,7 @@ def run(
     """
     if once and until_idle:
         raise click.UsageError("--once and --until-idle exclude each other: give one")
-    window = None if catchup_window is None else read_window(catchup_window, "--catchup-window")
-    keep_seconds, drain_seconds = parse_duration(keep, "--keep"), parse_duration(drain, "--drain")
+    durations = read_durations(texts)
     if not app_dir.is_dir():
         raise InvalidScheduleError(f"--app-dir {shorten(str(app_dir))}: there is no such directory")
 
@@ -117,20 +118,32 @@ def run(
     from sqlsched.cli.observing import observing
     from sqlsched.cli.serve import serve
     from sqlsched.scheduler import Options
+    from sqlsched.sd_notify import from_environment
 
     configure_logging(log_level, log_format)
+    supervisor = from_environment(os.environ)  # takes out what is not for tasks
     environment = read_environment(env_files, env_names)
     scheduler = compose(invocation, scheduler_path, broker_name, app_dir, concurrency, environment)
     with observing(metrics_at, scheduler.database) as observer:
         options = Options(
             concurrency=concurrency,
-            catchup_window=window,
-            drain_seconds=drain_seconds,
-            keep_seconds=keep_seconds,
             accept_clock=accept_clock,
             delivery=delivery,
             app_dir=app_dir,
             observer=observer,
+            supervisor=supervisor,
+            **durations,
         )
         code = serve(scheduler, scheduler.run(skip_first_run, once, until_idle, options=options))
     raise click.exceptions.Exit(code)
+
+
+def read_durations(texts: dict[str, Any]) -> dict[str, Any]:
+    """What the options that are durations say, under the names of scheduler.Options."""
+    window, failed = texts["catchup_window"], texts["keep_failed"]
+    return {
+        "catchup_window": None if window is None else read_window(window, "--catchup-window"),
+        "drain_seconds": parse_duration(texts["drain"], "--drain"),
+        "keep_seconds": parse_duration(texts["keep"], "--keep"),
+        "keep_failed_seconds": None if failed is None else parse_duration(failed, "--keep-failed"),
+    }

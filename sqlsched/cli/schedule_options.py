@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from sqlsched.cli.completion import words
 from sqlsched.clock import now_us
 from sqlsched.durations import parse_duration
 from sqlsched.exceptions import InvalidScheduleError
@@ -98,6 +99,11 @@ class Option:
         """What click calls its value."""
         return "option_" + self.flags[0].strip("-").replace("-", "_")
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that it takes as they are."""
+        return tuple(word for word in self.metavar.split("|") if word.islower())
+
 
 OPTIONS = (
     Option(("--cron",), "cron", _as_is, "EXPR", "Five cron fields, or @daily, @hourly, …"),
@@ -165,7 +171,10 @@ def schedule_options(command: F) -> F:
     )(command)
     for option in reversed(OPTIONS):
         command = click.option(
-            *option.flags, option.parameter, metavar=option.metavar, help=option.help
+            *(*option.flags, option.parameter),
+            metavar=option.metavar,
+            shell_complete=words(option.words),
+            help=option.help,
         )(command)
     return command
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from sqlsched.cli.completion import schedule_ids
 from sqlsched.cli.invocation import Invocation, has_colour, say, write_whole
 from sqlsched.clock import now_us
 from sqlsched.exceptions import InvalidScheduleError
@@ -21,7 +22,7 @@ _WIDTH = 100
 
 
 @click.command()
-@click.argument("ids", nargs=-1, metavar="[ID]…")
+@click.argument("ids", nargs=-1, metavar="[ID]…", shell_complete=schedule_ids)
 @click.option("--from", "since", metavar="TIME", help="Its start. Default an hour ago.")
 @click.option("--to", "until", metavar="TIME", help="Its end. Default in an hour.")
 @click.option("--tz", "zone", metavar="ZONE", help="The clock of the axis, --from and --to.")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sqlsched.cli.completion import schedule_ids
 from sqlsched.cli.formats import iso
 from sqlsched.cli.invocation import (
     Invocation,
@@ -34,7 +35,7 @@ _SECONDS = re.compile(r"[T ]\d\d:?\d\d:?\d\d")
 
 
 @click.command()
-@click.argument("schedule_id", metavar="ID")
+@click.argument("schedule_id", metavar="ID", shell_complete=schedule_ids)
 @click.option(
     "--at",
     metavar="TIME",
@@ -83,7 +84,7 @@ def _asked(text: str, zone: tzinfo) -> Asked:
 
 
 @click.command()
-@click.argument("schedule_id", metavar="[ID]", required=False)
+@click.argument("schedule_id", metavar="[ID]", required=False, shell_complete=schedule_ids)
 @click.option(
     "--since",
     metavar="TIME|DURATION",

@@ -1,4 +1,4 @@
-"""The ledger, as people see and steer it: history, output, manual triggers, cancelling, pruning."""
+"""The ledger, as people see and steer it: history, output, manual triggers, cancelling."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any
 from sqlsched.exceptions import ScheduleNotFoundError
 from sqlsched.instants import format_us
 from sqlsched.serialization import shorten
-from sqlsched.storage import audit, highest_time
+from sqlsched.storage import highest_time
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.hooks import hooked
 from sqlsched.storage.schedules import get
@@ -18,6 +18,7 @@ STATUSES = (
     *("cancelled", "abandoned", "sent", "skipped", "missed"),
 )
 GOOD = frozenset({"succeeded", "sent"})
+BAD = frozenset({"failed", "timed_out", "abandoned", "missed"})
 LIVE_STATUSES = frozenset({"waiting", "claimed", "sending", "running"})
 
 
@@ -130,6 +131,16 @@ def find_run(database: Database, text: str) -> int:
     raise ScheduleNotFoundError(f"{text!r} is ambiguous; it begins {listed}")
 
 
+def newest_ids(database: Database, limit: int, *, live: bool) -> list[tuple[str, str]]:
+    """The newest run ids, each with its schedule and status; only of those under way, if `live`."""
+    return database.execute(
+        """SELECT CAST(run_id AS TEXT), schedule_id || ' ' || status
+           FROM (SELECT * FROM runs ORDER BY run_id DESC LIMIT ?)
+           WHERE finished_us IS NULL OR NOT ? ORDER BY run_id DESC""",
+        (limit, live),
+    ).fetchall()
+
+
 def last_run(database: Database, schedule_id: str) -> int:
     """The run of a schedule that started last; ScheduleNotFoundError if none has."""
     row = database.execute(
@@ -194,43 +205,8 @@ def retry_of(database: Database, run_id: int) -> int | None:
     return None if row is None else int(row[0])
 
 
-def prune(database: Database, before_us: int, limit: int) -> int:
-    """Forget up to `limit` of the oldest rows that ended before an instant; how many it was.
-
-    The same goes for the record of changes; it returns whichever number is larger. Remembers how
-    far it went: should the clock be put back to before that, nothing that may have run is
-    dispatched again.
-    """
-    if not _prunable(database, before_us, limit) and not audit.has_past(database, before_us):
-        return 0
-    with transaction(database):
-        oldest = _prunable(database, before_us, limit)
-        database.executemany("DELETE FROM runs WHERE run_id = ?", [row[:1] for row in oldest])
-        _remember(database, "pruned_us", max((row[1] for row in oldest), default=0))
-        changes = audit.forget(database, before_us, limit)
-        _remember(database, "forgotten_us", before_us)
-        database.execute("DELETE FROM owners WHERE stopped_us < ?", (before_us,))
-        database.execute(
-            """DELETE FROM schedules
-               WHERE source = '' AND synced IS NULL AND next_us IS NULL AND created_us < ?
-               AND NOT EXISTS (
-                   SELECT 1 FROM runs WHERE runs.schedule_id = schedules.schedule_id)""",
-            (before_us,),
-        )
-    return max(len(oldest), changes)
-
-
-def _prunable(database: Database, before_us: int, limit: int) -> list[tuple[int, int]]:
-    """Run id and last nominal time of what may go. The oldest rows have the lowest ids."""
-    return database.execute(
-        """SELECT run_id, coalesce(last_us, scheduled_us) AS last FROM (
-                SELECT * FROM runs ORDER BY run_id LIMIT ?2)
-            WHERE finished_us < ?1 AND due_us < ?1 AND last < ?1""",
-        (before_us, limit),
-    ).fetchall()
-
-
-def _remember(database: Database, key: str, us: int) -> None:
+def remember(database: Database, key: str, us: int) -> None:
+    """Put a moment on record, unless a later one is, within a transaction."""
     database.execute(
         """INSERT INTO meta VALUES (?, ?)
            ON CONFLICT DO UPDATE SET value = max(value, excluded.value)""",

@@ -185,6 +185,18 @@ def to_schedule(content: dict[str, Any], *, paused: bool) -> ScheduledTask:
     return ScheduledTask.from_stored(**fields, paused=paused)
 
 
+def ids_beginning(database: Database, text: str, limit: int) -> list[tuple[str, str]]:
+    """The first ids that begin so, done ones too, each with its task, or its command."""
+    # No character of an id comes after "~"; so it is a range of the index.
+    return database.execute(
+        """SELECT schedule_id, iif(task_name GLOB 'sqlsched:*' AND json_valid(args),
+               (SELECT group_concat(value, ' ') FROM json_each(args)), task_name)
+           FROM schedules WHERE schedule_id >= ?1 AND schedule_id < ?1 || '~'
+           ORDER BY schedule_id LIMIT ?2""",
+        (text, limit),
+    ).fetchall()
+
+
 def get(database: Database, schedule_id: str) -> StoredSchedule:
     """The schedule with exactly this id; ScheduleNotFoundError if there is none."""
     found = next(stored(database, Selection([schedule_id], include_done=True)), None)

@@ -52,7 +52,7 @@ def test_an_empty_variable_counts_as_unset(
         *(("resume", "--label", "a=b"), ("edit", "x", "--every", "5m"), ("trigger", "x")),
         *(("trigger", "x", "--wait"), ("cancel", "1"), ("export",), ("why", "x"), ("stats",)),
         *(("timeline",), ("timeline", "--svg", "x.svg"), ("watch",), ("backup", "copy.db")),
-        *(("export", "--format", "toml"), ("simulate",), ("simulate", "--json")),
+        *(("export", "--format", "toml"), ("simulate",), ("simulate", "--json"), ("prune",)),
         ("backfill", "x", "--from", "2026-01-01", "--to", "2026-01-02"),
     ],
     ids=" ".join,

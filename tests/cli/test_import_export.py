@@ -346,10 +346,13 @@ def test_a_file_that_cannot_be_read_is_named(sqlsched: Sqlsched, file: str, said
 
 
 def test_another_format_is_refused(sqlsched: Sqlsched) -> None:
-    for command, known in (("import", "'jsonl'"), ("export", "one of 'jsonl', 'toml'")):
+    for command, known in (
+        ("import", "'jsonl', 'crontab'"),
+        ("export", "'jsonl', 'toml', 'crontab'"),
+    ):
         result = sqlsched(command, "--format", "xml")
         assert result.returncode == 2
-        assert f"'xml' is not {known}" in result.stderr
+        assert f"'xml' is not one of {known}" in result.stderr
 
 
 @pytest.mark.parametrize("dash", [(), ("-",)])

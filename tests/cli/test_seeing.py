@@ -11,7 +11,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from sqlsched.clock import now_us
-from sqlsched.storage import runs
+from sqlsched.storage import pruning
 from sqlsched.storage.connection import open_for_writing, transaction
 
 Sqlsched = Callable[..., CompletedProcess[str]]
@@ -224,6 +224,7 @@ def test_a_schedule_that_is_gone_keeps_its_figures_and_its_row(planned: Sqlsched
     assert json.loads(planned("stats", "hourly", "--json").stdout)[0]["runs"] == 2
     assert "hourly" in planned("timeline", "hourly", "--from", "2020-01-01").stdout
     database = open_for_writing(Path("sqlsched.db"))
-    runs.prune(database, 2**60, 100)
+    pruning.prune(database, pruning.Cut(2**60, 2**60), 0)
+    pruning.forget_changes(database, 2**60)
     database.close()
     assert planned("stats", "hourly").returncode == 1

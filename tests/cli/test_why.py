@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sqlsched.storage import runs
+from sqlsched.storage import pruning
 from sqlsched.storage.connection import open_for_writing
 
 Sqlsched = Callable[..., CompletedProcess[str]]
@@ -95,7 +95,8 @@ def test_a_schedule_that_is_gone_can_be_asked_about_until_its_record_is_pruned(
     sqlsched("rm", "job")
     assert why()["reason"] == "removed"
     database = open_for_writing(Path("sqlsched.db"))
-    runs.prune(database, 2**60, 100)
+    pruning.prune(database, pruning.Cut(2**60, 2**60), 0)
+    pruning.forget_changes(database, 2**60)
     database.close()
     gone = sqlsched("why", "job")
     assert (gone.returncode, gone.stdout) == (1, "")

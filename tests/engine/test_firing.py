@@ -3,9 +3,7 @@
 import asyncio
 from datetime import timedelta
 
-import pytest
-
-from sqlsched import ScheduledTask, Scheduler, loop
+from sqlsched import ScheduledTask, Scheduler
 from sqlsched.instants import from_us, to_us
 from sqlsched.scheduler import Options
 from sqlsched.storage import additions, runs
@@ -271,14 +269,17 @@ async def test_old_runs_are_pruned(world: World) -> None:
     assert timedelta(hours=23) <= age <= timedelta(hours=26)
 
 
-async def test_who_is_always_busy_prunes_as_much_as_is_added(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loop, "PRUNE_ROWS", 2)
-    for second in (0.3, 0.7):
-        await world.add(interval=2, start=START + timedelta(seconds=second))
-    await world.run(timedelta(minutes=4), options=Options(keep_seconds=30))
-    assert len(world.history()) < 120
+async def test_failed_runs_are_kept_for_longer(world: World) -> None:
+    await world.add("t:flaky", cron="0 */4 * * *")
+    world.failures_left = 6
+    keep = Options(keep_seconds=86_400, keep_failed_seconds=2 * 86_400)
+    await world.run(timedelta(days=2), options=keep)
+    rows = world.history()
+    assert [row.status for row in rows[:6]] == ["failed"] * 6
+    assert {row.status for row in rows[6:]} == {"succeeded"}
+    assert len(rows[6:]) == 6
+    await world.run(timedelta(days=1, hours=2), options=keep)
+    assert {row.status for row in world.history()} == {"succeeded"}
 
 
 async def test_a_row_with_nonsense_for_arguments_fails_its_run_and_stops_nothing_else(

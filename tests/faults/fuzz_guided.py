@@ -77,8 +77,8 @@ def _readers() -> dict[str, Callable[[str], object]]:
     from sqlsched.cli.json_lines import from_line, to_line
     from sqlsched.cli.schedule_options import read_labels
     from sqlsched.durations import parse_duration
-    from sqlsched.instants import parse_time
     from sqlsched.field_checks import check_schedule_id, check_task_path
+    from sqlsched.instants import parse_time
     from sqlsched.scheduled_task import ScheduledTask
     from sqlsched.serialization import checked_array, checked_object, dumps, loads
     from sqlsched.timezones import checked_cron_offset, zone_info

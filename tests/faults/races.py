@@ -19,8 +19,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlsched.storage import runs
+from sqlsched.storage import pruning
 from sqlsched.storage.connection import open_for_writing
+from sqlsched.storage.pruning import Cut
 from tests.faults.harness import ROOT, Fleet
 from tests.faults.registry import Row
 
@@ -97,7 +98,8 @@ class Race:
         while any(user.poll() is None for user in users):
             before_us = time.time_ns() // 1000 - keep_us
             auditor.look(before_us)
-            pruned += runs.prune(database, before_us, 500)
+            pruned += pruning.prune(database, Cut(before_us, before_us), 0).pruned
+            pruning.forget_changes(database, before_us)
             time.sleep(self._rng.uniform(0, 0.4))
             self._disturb()
         database.close()

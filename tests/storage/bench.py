@@ -7,7 +7,7 @@ from typing import Any
 from sqlsched.instants import SECOND_US, from_us
 from sqlsched.planner import Moment
 from sqlsched.scheduled_task import ScheduledTask
-from sqlsched.storage import additions, claims, owners, recovery
+from sqlsched.storage import additions, claims, owners, pruning, recovery
 from sqlsched.storage.connection import Database, open_for_writing
 from sqlsched.storage.turn import Finished, Owner, Request, Started, Turn
 
@@ -88,6 +88,11 @@ class Bench:
     def take_over(self, dead: Sequence[Owner], at: float) -> list[int]:
         """Recovery, by whoever comes."""
         return recovery.take_over(self.database, dead, s(at))
+
+    def forget(self, before: float) -> int:
+        """Forget whatever ended before so many seconds after noon; how many runs it was."""
+        pruning.forget_changes(self.database, s(before))
+        return pruning.prune(self.database, pruning.Cut(s(before), s(before)), 0).pruned
 
     def ask(self, query: str, *values: object) -> list[Any]:
         """The first column, or all of several, of each row."""

@@ -11,7 +11,7 @@ from sqlsched.exceptions import InvalidScheduleError
 from sqlsched.instants import SECOND_US, from_us
 from sqlsched.planner import Claim
 from sqlsched.scheduled_task import ScheduledTask
-from sqlsched.storage import additions, changes, mirror, runs, schedules
+from sqlsched.storage import additions, changes, mirror, pruning, runs, schedules
 
 from .bench import NOON_US, Bench, s
 
@@ -192,9 +192,9 @@ def test_the_record_is_forgotten_with_old_runs_but_for_pauses_in_force(bench: Be
     changes.pause(bench.database, ["a", "b"], s(10), note="why")
     changes.resume_all(bench.database, ["a"], s(20))
     changes.remove(bench.database, ["c"], s(30))
-    assert runs.prune(bench.database, s(20), 100) == 0
+    assert pruning.forget_changes(bench.database, s(20)) == 0
     assert runs.forgotten_us(bench.database) == 0
-    assert [runs.prune(bench.database, s(31), 2) for _ in range(3)] == [2, 1, 0]
+    assert [pruning.forget_changes(bench.database, s(31), 2) for _ in range(3)] == [2, 1, 0]
     assert recorded(bench) == [("b", "paused", 10)]
     assert runs.forgotten_us(bench.database) == s(31)
 
@@ -203,7 +203,7 @@ def test_a_schedule_that_is_removed_takes_its_pause_along(bench: Bench) -> None:
     bench.add()
     changes.pause(bench.database, ["job"], s(10))
     changes.remove(bench.database, ["job"], s(20))
-    runs.prune(bench.database, s(100), 100)
+    pruning.forget_changes(bench.database, s(100))
     assert recorded(bench) == []
 
 

@@ -145,7 +145,7 @@ def test_a_time_whose_history_is_gone_is_refused(bench: Bench) -> None:
     scheduler = bench.scheduler()
     [run] = scheduler.turn(0).started
     scheduler.finish(run, 1)
-    runs.prune(bench.database, s(50), 500)
+    bench.forget(50)
     with pytest.raises(InvalidScheduleError, match="has been pruned, and nobody knows"):
         fill(bench, 0, 60)
     assert fill(bench, 1, 60) == [60]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sqlsched.instants import from_us
-from sqlsched.storage import changes, chart, runs
+from sqlsched.storage import changes, chart
 from sqlsched.timeline import Gap, Window
 
 from .bench import Bench, s
@@ -136,6 +136,6 @@ def test_of_what_was_forgotten_no_gap_is_claimed(bench: Bench) -> None:
     scheduler.finish(scheduler.turn(0).started[0], 1)
     scheduler.stop(20)
     bench.scheduler(5).lock.release()
-    runs.prune(bench.database, s(60), 10)
+    bench.forget(60)
     bench.scheduler(200)
     assert chart.gaps(bench.database, WINDOW) == [Gap(s(60), s(200))]

@@ -10,7 +10,7 @@ from sqlsched.storage import changes, owners, recovery, runs
 from sqlsched.storage.recovery import Orphan
 from sqlsched.storage.turn import Started
 
-from .bench import Bench, ran, s, times
+from .bench import Bench, s, times
 
 # -- the dead -------------------------------------------------------------------------------------
 
@@ -173,57 +173,6 @@ def test_who_leaves_in_order_gives_back_its_claims_and_is_not_missed(bench: Benc
     owners.unregister(leaving.database, leaving.owner, s(-0.2))
     turn = other.turn(0)
     assert (times(turn), turn.others) == ([0], [])
-
-
-# -- forgetting -----------------------------------------------------------------------------------
-
-
-def test_old_runs_are_forgotten_a_few_at_a_time(bench: Bench) -> None:
-    bench.add()
-    scheduler = bench.scheduler()
-    for minute in range(7):
-        ran(scheduler, 60 * minute)
-    assert [runs.prune(bench.database, s(310), 3) for _ in range(3)] == [3, 3, 0]
-    assert bench.runs() == [(360, 1, "succeeded")]
-    assert runs.pruned_us(bench.database) == s(300)
-
-
-def test_what_is_under_way_is_never_forgotten_however_old_it_is(bench: Bench) -> None:
-    bench.add(overlap="allow", retries=1)
-    scheduler = bench.scheduler()
-    scheduler.turn(0)
-    (failing,) = scheduler.turn(60).started
-    scheduler.finish(failing, 61, "failed")
-    assert runs.prune(bench.database, s(10**6), 100) == 1
-    assert bench.runs() == [(0, 1, "running"), (60, 2, "waiting")]
-
-
-def test_a_long_run_is_kept_from_its_end_on(bench: Bench) -> None:
-    bench.add()
-    scheduler = bench.scheduler()
-    (run,) = scheduler.turn(0).started
-    scheduler.finish(run, 5000)
-    assert runs.prune(bench.database, s(5000), 100) == 0
-    assert runs.prune(bench.database, s(5001), 100) == 1
-
-
-def test_output_and_done_schedules_are_forgotten_with_their_runs(bench: Bench) -> None:
-    bench.add(time=from_us(s(0)))
-    bench.add("going")
-    scheduler = bench.scheduler()
-    ran(scheduler, 0)
-    bench.database.execute("INSERT INTO outputs SELECT run_id, x'', x'', 0 FROM runs")
-    runs.prune(bench.database, s(100), 100)
-    assert bench.ask("SELECT schedule_id FROM schedules") == ["going"]
-    assert bench.ask("SELECT count(*) FROM outputs") == [0]
-
-
-def test_forgetting_nothing_writes_nothing(bench: Bench) -> None:
-    bench.add()
-    other = bench.scheduler().database
-    before = other.execute("PRAGMA data_version").fetchone()
-    assert runs.prune(bench.database, s(0), 100) == 0
-    assert other.execute("PRAGMA data_version").fetchone() == before
 
 
 # -- idle -----------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def test_a_step_back_repeats_nothing_that_the_ledger_has_forgotten(bench: Bench)
     scheduler = bench.scheduler()
     for minute in range(5):
         ran(scheduler, 60 * minute)
-    assert runs.prune(bench.database, s(200), 100) == 4
+    assert bench.forget(200) == 4
     set_back.pull_back(bench.database, s(30))
     assert bench.next() == 240
     assert [times(scheduler.turn(at, since=0)) for at in (60, 180, 240, 300)] == [[], [], [], [300]]

@@ -8,7 +8,7 @@ import pytest
 from sqlsched.exceptions import DuplicateScheduleError, InvalidScheduleError
 from sqlsched.instants import from_us
 from sqlsched.scheduled_task import ScheduledTask
-from sqlsched.storage import changes, runs, schedules, sync
+from sqlsched.storage import changes, schedules, sync
 from sqlsched.storage.sync import Synced
 
 from .bench import NOON_US, Bench, s, times
@@ -189,8 +189,8 @@ def test_a_one_shot_that_has_run_does_not_run_again(bench: Bench) -> None:
 def test_nor_when_its_history_is_forgotten(bench: Bench) -> None:
     listed = task("once", time=from_us(s(0)))
     done(bench, listed)
-    assert runs.prune(bench.database, s(10_000), 500) == 1
-    assert runs.prune(bench.database, s(10_000), 500) == 0
+    assert bench.forget(10_000) == 1
+    assert bench.forget(10_000) == 0
     assert synced(bench, listed, at=20_000) == {"unchanged": ["once"]}
     assert bench.next("once") is None
 

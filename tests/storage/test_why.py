@@ -627,7 +627,7 @@ def test_where_the_record_was_pruned_it_says_so(bench: Bench) -> None:
     bench.add()
     scheduler = bench.scheduler()
     scheduler.finish(scheduler.turn(0).started[0], 2)
-    runs.prune(bench.database, s(50), 10)
+    bench.forget(50)
     decision = why(bench, 0, now=55)
     assert verdict(decision) == ("not-due", "pruned", None)
     assert text(decision) == (
