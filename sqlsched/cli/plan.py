@@ -9,7 +9,7 @@ import click
 
 from sqlsched.cli.invocation import Invocation, json_option, print_json, print_table
 from sqlsched.cli.schedule_file import read_file
-from sqlsched.cli.simulate import progress, warn_of_bad
+from sqlsched.cli.simulate import progress, tidy_end, warn_of_bad
 from sqlsched.cli.sync import DONE, SHOWN, check, check_stored, lists, say_counts
 from sqlsched.clock import now_us
 from sqlsched.difference import Difference, differences
@@ -48,13 +48,14 @@ def plan(invocation: Invocation, file: BinaryIO, days: int, prune: bool, as_json
         tried = preview(database, wanted.schedules, begin_us, group=wanted.group, prune=prune)
     check_stored(file, wanted, tried.synced)
     scenario = Scenario(from_us=begin_us, to_us=begin_us + days * DAY_US)
-    found = differences(
-        tried.before,
-        tried.after,
-        scenario,
-        progress=partial(progress, scenario.from_us, scenario.to_us),
-        on_bad=warn_of_bad,
-    )
+    with tidy_end():
+        found = differences(
+            tried.before,
+            tried.after,
+            scenario,
+            progress=partial(progress, scenario.from_us, scenario.to_us),
+            on_bad=warn_of_bad,
+        )
     total = sum(found.values(), Difference())
     if as_json:
         print_json(lists(tried.synced) | asdict(total))

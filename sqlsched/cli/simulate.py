@@ -1,6 +1,7 @@
 """Looking at what would happen: simulate."""
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -98,6 +99,7 @@ def simulate(
         )
         taken = snapshot(database, since_us=begin_us)
     with (
+        tidy_end(),
         progress(begin_us, end_us, "simulating") as advance,
         simulated(taken, scenario, progress=advance, on_bad=warn_of_bad) as outcome,
     ):
@@ -216,6 +218,27 @@ def progress(begin_us: int, end_us: int, label: str) -> Iterator[Callable[[int],
 
         yield advance
         bar.update(_STEPS_OF_BAR - bar.pos)
+
+
+@contextmanager
+def tidy_end() -> Iterator[None]:
+    """Let SIGTERM end the program as an interrupt does, so that no copy is left behind."""
+    terminated = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal terminated
+        terminated = True
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if terminated:
+            sys.exit(128 + signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def warn_of_bad(schedule_id: str, error: Exception) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+
+from tests.servers import wait_for
 
 Sqlsched = Callable[..., CompletedProcess[str]]
 
@@ -159,20 +162,30 @@ def test_a_duration_of_an_unknown_schedule_is_an_error(sqlsched: Sqlsched) -> No
     assert "no schedule has the id 'nobody'" in result.stderr
 
 
-def test_a_terminal_is_shown_how_far_it_is(sqlsched: Sqlsched, tmp_path: Path) -> None:
-    sqlsched("add", "--cron", "*/10 * * * *", "m:f")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_terminal_is_shown_how_far_it_is_and_who_has_seen_enough_ends_it(
+    sqlsched: Sqlsched, tmp_path: Path, number: int
+) -> None:
+    sqlsched("add", "--cron", "* * * * *", "m:f")
+    place = tmp_path / "tmp"
+    place.mkdir()
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-m", "sqlsched", "simulate", "--json", "--to", "2030-01-01"],
+        [sys.executable, "-m", "sqlsched", "simulate", "--json", "--to", "2040-01-01"],
         stderr=theirs,
         stdout=subprocess.PIPE,
         cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(place)},
     ) as program:
         os.close(theirs)
         said = os.read(ours, 4096)
-        program.kill()
+        wait_for(lambda: any(place.glob("*/simulated.db-owner-*")))
+        program.send_signal(number)
+        assert program.communicate()[0] == b""
     os.close(ours)
     assert b"simulating" in said
+    assert program.returncode == 128 + number
+    assert list(place.iterdir()) == []
 
 
 # -- plan -----------------------------------------------------------------------------------------
