@@ -9,7 +9,7 @@ from sqlsched.evidence import Service
 from sqlsched.instants import SECOND_US
 from sqlsched.storage import files, telling
 from sqlsched.storage.claims import abandon, others, release
-from sqlsched.storage.connection import Database, transaction
+from sqlsched.storage.connection import Database, storage_errors, transaction
 from sqlsched.storage.starts import is_going
 from sqlsched.storage.turn import Owner
 
@@ -25,7 +25,8 @@ def register(database: Database, boot_id: str, now_us: int) -> tuple[Owner, file
     """Enter a running scheduler: the lock first, so that nobody finds its row without it."""
     token = os.urandom(6).hex()
     lock = files.OwnerLock(database.path.resolve(), token)
-    lock.acquire()
+    with storage_errors(database.path):
+        lock.acquire()
     try:
         with transaction(database):
             row = database.execute(

@@ -1,5 +1,6 @@
 """The gate and the owners' locks, across real processes: what the kernel promises, and we use."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sqlsched.exceptions import StorageError
-from sqlsched.storage.files import Gate, OwnerLock, owner_alive, remove_strays
+from sqlsched.storage.files import Gate, OwnerLock, owner_alive, remove_owner, remove_strays
 
 Spawn = Callable[..., subprocess.Popen[str]]
 
@@ -244,3 +245,28 @@ def test_an_owner_whose_file_was_taken_for_a_dead_ones_makes_another(
     remove_strays(database)
     assert owner_alive(database, "token")
     lock.release()
+
+
+def test_an_owner_leaves_a_disk_in_trouble_without_an_error(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    lock = OwnerLock(database, "token")
+    lock.acquire()
+    monkeypatch.setattr(Path, "unlink", fail)
+    lock.release()
+    assert not owner_alive(database, "token")
+    remove_owner(database, "token")
+    assert lock.path.exists()
+
+
+def test_an_owner_that_cannot_be_asked_for_is_not_taken_for_dead(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "open", fail)
+    assert owner_alive(database, "token")
