@@ -19,7 +19,7 @@ from sqlsched.dashboard import Screen, Snapshot, frame, update
 from sqlsched.durations import parse_duration
 from sqlsched.instants import SECOND_US
 from sqlsched.storage import watching
-from sqlsched.storage.connection import Database, check_identity, data_version
+from sqlsched.storage.connection import Database, check_files, data_version
 
 _ENTER = "\x1b[?1049h\x1b[?25l"  # the other screen, without a cursor
 _LEAVE = "\x1b[?25h\x1b[?1049l"
@@ -88,7 +88,7 @@ class _Looking:
         """What is known at this time."""
         if self._snapshot is not None and 0 <= now_us_ - self._looked_us < self._interval_us:
             return self._snapshot
-        check_identity(self._database)
+        check_files(self._database)
         version = data_version(self._database)
         if self._snapshot is None or version != self._version or self._snapshot.serving:
             seen = [run.run_id for run in self._snapshot.going] if self._snapshot else []

@@ -12,6 +12,7 @@ from sqlsched.exceptions import SqlschedError, StorageError
 from sqlsched.storage import files
 from sqlsched.storage.migrations import APPLICATION_ID, VERSION, migrate
 from sqlsched.storage.soundness import damage, read_schema
+from sqlsched.storage.watch import BEREFT, SWAPPED, Watch
 
 WAIT_S = 5.0
 """How long to wait for other writers, seconds."""
@@ -34,7 +35,7 @@ class Database(sqlite3.Connection):
 
     path: Path
     gate: files.Gate
-    identity: tuple[int, int] | None
+    watch: Watch
     guarded = False
     """True once it may write: it then closes within the gate."""
     schema_version = -1
@@ -45,11 +46,23 @@ class Database(sqlite3.Connection):
 
         Whoever holds a gate that we waited for in vain has a connection, so ours is not the last.
         """
-        if self.guarded and not self.gate.refused:
+        guarded, self.guarded = self.guarded and not self.gate.refused, False
+        if guarded:
             with suppress(OSError, StorageError), self.gate.held(WAIT_S):
+                if self._is_lost():
+                    self.interrupt()  # it moves nothing then: the WAL is not this file's
+                bereft = self.watch.is_bereft()
                 super().close()
+                if not bereft:
+                    self.watch.closed()
             self.gate.close()
         super().close()
+
+    def _is_lost(self) -> bool:
+        try:
+            return self.watch.problem(self) is not None
+        except sqlite3.Error:
+            return True
 
 
 def open_for_reading(path: Path) -> Database:
@@ -80,6 +93,8 @@ def open_as_it_is(path: Path, *, unused: bool = False) -> Database:
             version = _checked_version(database)
             if version == 0:
                 raise _missing(path)
+            if not unused:
+                _check_log(database)
         except BaseException:
             database.close()
             raise
@@ -118,6 +133,8 @@ def _open_writable(path: Path, settings: Sequence[str]) -> Database:
         _use_wal(database)
         for setting in settings:
             database.execute(f"PRAGMA {setting}")
+        _check_log(database)
+        database.watch.begin(database)
     except BaseException:
         database.close()
         raise
@@ -144,7 +161,7 @@ def _use_wal(database: Database) -> None:
 def transaction(database: Database) -> Iterator[None]:
     """One write transaction, whole or not at all, whatever interrupts it."""
     with storage_errors(database.path), database.gate.held(WAIT_S):
-        check_identity(database)
+        check_files(database, writing=True)
         database.execute("BEGIN IMMEDIATE")
         try:
             _check_schema(database)
@@ -154,6 +171,7 @@ def transaction(database: Database) -> Iterator[None]:
             if database.in_transaction:
                 database.execute("ROLLBACK")
             raise
+        database.watch.wrote()
 
 
 @contextmanager
@@ -171,12 +189,35 @@ def savepoint(database: Database) -> Iterator[None]:
             database.execute("RELEASE part")
 
 
-def check_identity(database: Database) -> None:
-    """Refuse to write into a file that was deleted or replaced: in WAL mode SQLite would not."""
-    if files.identity(database.path) != database.identity:
-        raise DamagedDatabaseError(
-            f"{database.path} was deleted or replaced by another file while it was open"
+def check_files(database: Database, *, writing: bool = False) -> None:
+    """DamagedDatabaseError if the file is damaged or not the one at its path any more.
+
+    SQLite would not notice. Each transaction begins with it; `writing`, within the gate, it also
+    puts the log out of the way of a file that it does not belong to.
+    """
+    if problem := database.watch.problem(database):
+        if writing:
+            database.watch.put_log_aside()
+        raise DamagedDatabaseError(f"{database.path} {problem}")
+    if database.watch.is_bereft():
+        raise DamagedDatabaseError(f"{database.path} {BEREFT}")
+
+
+def _check_log(database: Database) -> None:
+    """Refuse a file that the log beside it does not belong to: SQLite would mix them.
+
+    So it is when a backup is put in the place of a database whose processes were killed.
+    """
+    problem = database.watch.problem(database) if database.watch.resume() else None
+    if problem is None:
+        return
+    if problem in SWAPPED:
+        name = database.path.name
+        problem = (
+            f"was replaced, and {name}-wal is that of the file before it: delete {name}-wal to go "
+            f"without, or {name}-gate if the two belong together after all"
         )
+    raise DamagedDatabaseError(f"{database.path} {problem}")
 
 
 @contextmanager
@@ -281,7 +322,7 @@ def _connect(path: Path, mode: str) -> Database:
         cached_statements=256,
     )
     database.path, database.gate = path, files.Gate(real)
-    database.identity = files.identity(path)
+    database.watch = Watch(path, database.gate)
     database.execute("PRAGMA trusted_schema = OFF")
     return database
 
