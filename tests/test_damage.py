@@ -11,7 +11,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from sqlsched.storage import claims
+from sqlsched.storage import peers
 from sqlsched.storage.connection import DamagedDatabaseError, blaming, open_for_writing
 
 Sqlsched = Callable[..., CompletedProcess[str]]
@@ -179,7 +179,7 @@ def test_what_broke_is_kept_as_the_cause(good: Path) -> None:
         with pytest.raises(DamagedDatabaseError) as caught, blaming(database):
             raise TypeError("theirs")
         assert str(caught.value.__cause__) == "theirs"
-        assert claims.others(database, None) == []
+        assert peers.others(database, None) == []
 
 
 def _phantom(path: Path, index: str, *statements: str) -> None:

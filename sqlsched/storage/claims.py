@@ -23,6 +23,7 @@ from sqlsched.planner import (
     still_runs,
     without_firings,
 )
+from sqlsched.storage import peers
 from sqlsched.storage.changes import record
 from sqlsched.storage.connection import Database, damaged, transaction
 from sqlsched.storage.ends import finish
@@ -32,7 +33,7 @@ from sqlsched.storage.schedules import DAMAGED
 from sqlsched.storage.soundness import has_due
 from sqlsched.storage.starts import SENT_AGAIN, is_going, start
 from sqlsched.storage.telling import any_untold
-from sqlsched.storage.turn import BACKFILL_KEY, Armed, Owner, Request, Turn, Unrun
+from sqlsched.storage.turn import BACKFILL_KEY, Armed, Request, Turn, Unrun
 from sqlsched.timezones import checked_cron_offset
 from sqlsched.trigger import Trigger
 
@@ -70,7 +71,7 @@ def turn(database: Database, request: Request) -> Turn:
         all_plain = start(database, request, due, result)
         if request.known_us is None or not all_plain:
             result.cancels = _cancels(database, request.owner)
-            result.others = others(database, request.owner)
+            result.others = peers.others_beside(database, request.owner, request.token)
         if next_us is None or not all_plain:
             outlook = _look_ahead(database, request)
             if next_us is None and len(due) < request.room:
@@ -312,16 +313,6 @@ def _cancels(database: Database, owner: int) -> list[tuple[int, str]]:
         (owner,),
     )
     return rows.fetchall()
-
-
-def others(database: Database, owner: int | None) -> list[Owner]:
-    """Every scheduler that has not ended in order, but this one."""
-    rows = database.execute(
-        """SELECT owner, token, pid, boot_id, started_us, seen_us FROM owners
-           WHERE stopped_us IS NULL AND owner IS NOT ?""",
-        (owner,),
-    )
-    return [Owner(*row) for row in rows]
 
 
 def _look_ahead(database: Database, request: Request) -> _Outlook:

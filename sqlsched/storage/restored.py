@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from sqlsched.planner import Timing, jittered_us, settle
 from sqlsched.storage import owners
 from sqlsched.storage.changes import record
-from sqlsched.storage.claims import TIMING, others, timing_of_row
+from sqlsched.storage.claims import TIMING, timing_of_row
 from sqlsched.storage.connection import Database
+from sqlsched.storage.peers import others
 from sqlsched.storage.schedules import DAMAGED
 
 RESTORED = "restored"

@@ -5,9 +5,9 @@ from collections.abc import Collection
 
 from sqlsched.dashboard import Coming, Ended, Going, Snapshot
 from sqlsched.evidence import Service
-from sqlsched.storage.claims import others
 from sqlsched.storage.connection import Database
 from sqlsched.storage.owners import is_alive
+from sqlsched.storage.peers import others
 from sqlsched.storage.starts import is_going
 
 _LATELY = 200

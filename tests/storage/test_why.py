@@ -348,7 +348,7 @@ def test_first_run_skipped_says_so(bench: Bench) -> None:
     bench.add()
     scheduler = bench.scheduler(30)
     moment = Moment(s(30), s(60), not_before_us=s(60))
-    claims.turn(scheduler.database, Request(scheduler.owner, moment, 8, 8))
+    claims.turn(scheduler.database, Request(scheduler.owner, scheduler.entry.token, moment, 8, 8))
     decision = why(bench, 0, now=31)
     assert verdict(decision) == ("skipped", "first-run", 1)
     assert "was told to skip the first run" in text(decision)
