@@ -277,8 +277,8 @@ def _explain(path: Path, error: sqlite3.Error) -> StorageError:
         if name.startswith(start):
             return StorageError(f"{path} {meaning}")
     if text.startswith("Could not decode"):  # and goes on with what it could not
-        text = "a text in it is not UTF-8"
-    return damaged(path, text)
+        return damaged(path, "a text in it is not UTF-8")
+    return damaged(path, text) if name else StorageError(f"{path}: {text}")
 
 
 _MEANINGS = {

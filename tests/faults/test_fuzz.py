@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -55,8 +56,8 @@ def test_20_000_databases(place: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.skipif(find_spec("atheris") is None, reason="the extra `fuzz` is not installed")
 def test_500_000_guided_words(tmp_path: Path) -> None:
-    pytest.importorskip("atheris", reason="the extra `fuzz` is not installed")
     assert is_good(guided(tmp_path, 500_000, SEED))
 
 
