@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -208,15 +209,15 @@ async def _play(path: Path, scenario: Scenario, broker: "_Broker") -> None:
     try:
         for begin_us, end_us in scenario.stretches():
             await _reach(clock, begin_us)
-            await _serve(path, broker, end_us, is_last=end_us == scenario.to_us)
+            await _serve(path, broker, end_us, hurried=end_us < scenario.to_us)
     finally:
         setting.cancel()
         await asyncio.wait([setting])
 
 
-async def _serve(path: Path, broker: "_Broker", end_us: int, *, is_last: bool) -> None:
-    """Run schedules until an instant. What goes on then is waited for at the end of the scenario;
-    before, nobody waits longer than `sqlsched run` does."""
+async def _serve(path: Path, broker: "_Broker", end_us: int, *, hurried: bool) -> None:
+    """Run schedules until an instant, and wait for what is going on then; if `hurried`, no longer
+    than `sqlsched run` does."""
     scheduler = Scheduler(broker, [], database=path, clock=broker.clock)
     options = Options(
         concurrency=broker.default_concurrency,
@@ -224,12 +225,9 @@ async def _serve(path: Path, broker: "_Broker", end_us: int, *, is_last: bool) -
         keep_seconds=_FOREVER_SECONDS,
         private=True,
     )
-    serving = asyncio.create_task(scheduler.run(until=from_us(end_us), options=options))
-    stopping = asyncio.create_task(_stop_at(scheduler, broker.clock, end_us))
-    if is_last:
-        stopping.cancel()
+    stopping = asyncio.create_task(_stop_at(scheduler, broker.clock, end_us if hurried else 2**62))
     try:
-        await serving
+        await scheduler.run(until=from_us(end_us), options=options)
     finally:
         stopping.cancel()
         await asyncio.wait([stopping])
@@ -244,9 +242,7 @@ async def _set_clock(clock: FakeClock, steps: Sequence[Span]) -> None:
     with clock.busy():
         for at_us, by_us in sorted(steps):
             await _reach(clock, at_us)
-            clock.set_forward(by_us / SECOND_US) if by_us > 0 else clock.set_back(
-                -by_us / SECOND_US
-            )
+            clock.set_forward(timedelta(microseconds=by_us))
 
 
 async def _reach(clock: FakeClock, us: int) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlsched.storage.changes import next_columns
-from sqlsched.storage.connection import Database, transaction
+from sqlsched.storage.connection import Database, savepoint, transaction
 from sqlsched.storage.hooks import NAMES as HOOKS
 from sqlsched.storage.schedules import (
     COLUMNS,
@@ -53,7 +53,12 @@ def snapshot(
 
     `since_us`: the instant from which on the dispatched firings are counted.
     """
-    which = json.dumps(list(ids) if ids is not None else _ids(database))
+    with savepoint(database):  # all of it at one moment
+        which = json.dumps(list(ids) if ids is not None else _ids(database))
+        return _snapshot(database, which, since_us)
+
+
+def _snapshot(database: Database, which: str, since_us: int) -> Snapshot:
     return Snapshot(
         database.execute(
             f"SELECT {', '.join(_SCHEDULE)} FROM schedules WHERE {_OF_THESE} ORDER BY seq", (which,)
