@@ -324,7 +324,7 @@ steps = st.tuples(st.integers(0, 4 * HOUR), st.integers(-5000, 5000)).map(
 )
 
 
-@settings(max_examples=15, deadline=None, phases=[Phase.generate])
+@settings(max_examples=10, deadline=None, phases=[Phase.generate])
 @given(
     downs=st.lists(spans, max_size=3),
     steps=st.lists(steps, max_size=3),

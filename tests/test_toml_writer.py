@@ -29,7 +29,7 @@ def alike(one: Any, other: Any) -> bool:
     return one == other and repr(one) == repr(other)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.text(), values)
 @example("", "")
 @example("a.b", "it's \\ and \"")
@@ -40,7 +40,7 @@ def test_a_value_comes_back_as_it_was(key: str, value: Any) -> None:
     assert alike(tomllib.loads(line), {key: value})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.text(), values)
 def test_it_is_one_line_that_steers_no_terminal(key: str, value: Any) -> None:
     assert f"{toml_key(key)} = {toml_value(value)}".isprintable()

@@ -61,7 +61,7 @@ def plan(invocation: Invocation, file: BinaryIO, days: int, prune: bool, as_json
         print_json(lists(tried.synced) | asdict(total))
         return
     click.echo(
-        f"next {days} days: {total.firings_removed:,} fewer, {total.firings_added:,} more, "
+        f"next {days} day{'' if days == 1 else 's'}: {total.firings_removed:,} fewer, {total.firings_added:,} more, "
         f"{total.new_overlaps:,} new overlaps"
     )
     print_table(_rows(tried.synced, found), _HEADERS)

@@ -118,7 +118,7 @@ def made(draw: st.DrawFn) -> ScheduledTask:
 files = st.lists(made(), max_size=4, unique_by=lambda schedule: schedule.schedule_id)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(files)
 def test_what_is_written_is_read_back_as_it_was(wanted: list[ScheduledTask]) -> None:
     found = read("".join(to_toml(wanted)))
