@@ -60,8 +60,9 @@ def plan(invocation: Invocation, file: BinaryIO, days: int, prune: bool, as_json
     if as_json:
         print_json(lists(tried.synced) | asdict(total))
         return
+    span = "next day" if days == 1 else f"next {days} days"
     click.echo(
-        f"next {days} day{'' if days == 1 else 's'}: {total.firings_removed:,} fewer, {total.firings_added:,} more, "
+        f"{span}: {total.firings_removed:,} fewer, {total.firings_added:,} more, "
         f"{total.new_overlaps:,} new overlaps"
     )
     print_table(_rows(tried.synced, found), _HEADERS)

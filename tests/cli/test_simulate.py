@@ -216,7 +216,7 @@ def test_a_plan_says_what_a_change_makes_of_the_firings(sqlsched: Sqlsched, file
     assert sqlsched("export").stdout == before
     result = sqlsched("plan", "shop.toml", "--days", "1")
     assert result.stdout.splitlines() == [
-        "next 1 day: 144 fewer, 24 more, 0 new overlaps",
+        "next day: 144 fewer, 24 more, 0 new overlaps",
         "SCHEDULE    CHANGE    MORE    FEWER    NEW OVERLAPS",
         "pong        added     24      0        0",
         "mail        changed   0       144      0",
