@@ -433,7 +433,7 @@ def test_neither_the_database_nor_what_runs_is_touched(world: World, tmp_path: P
     with child:
         world.add(added=-310)
         world.database.execute(
-            "INSERT INTO owners VALUES (1, 'gone', 1, ?, 0, 0, NULL)", (boot_id(),)
+            "INSERT INTO owners VALUES (1, 'gone', 1, ?, 0, 0, NULL, 0)", (boot_id(),)
         )
         begun = process_start_time(child.pid)
         world.insert_run(

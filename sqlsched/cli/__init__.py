@@ -14,9 +14,7 @@ from sqlsched.exceptions import InvalidScheduleError, SqlschedError
 _EPILOG = """\b
 Examples:
   sqlsched add --cron "*/5 * * * *" shop.jobs:send_mail
-  sqlsched add --every 30s --shell 'date >> dates.txt'
-  sqlsched run
-  sqlsched history"""
+  sqlsched run"""
 
 
 @click.group(cls=Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

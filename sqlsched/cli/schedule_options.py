@@ -18,6 +18,7 @@ from sqlsched.serialization import loads, shorten
 from sqlsched.timezones import checked_cron_offset, zone_info
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 Reader = Callable[[str, str, tzinfo], Any]
 """Reads an option's text; is told the option's name and the zone that naive times are in."""
 
@@ -60,11 +61,20 @@ def _offset(text: str, flag: str, _zone: tzinfo) -> str | timedelta:
     return checked_cron_offset(text, flag)
 
 
-def _json(text: str, flag: str, _zone: tzinfo) -> Any:
+def _array(text: str, flag: str, _zone: tzinfo) -> list[Any]:
+    return _json(text, flag, list, "a JSON array, like [1, 2]")
+
+
+def _object(text: str, flag: str, _zone: tzinfo) -> dict[str, Any]:
+    return _json(text, flag, dict, 'a JSON object, like {"a": 1}')
+
+
+def _json(text: str, flag: str, kind: type[T], accepted: str) -> T:
+    """Read JSON; what is wrong is shown to whoever typed it, and to nobody else."""
     value = loads(text, f"{flag} {shorten(text)}")
-    if value is None:  # to a schedule that would be the default
-        raise InvalidScheduleError(f"{flag} null: leave the option out instead")
-    return value
+    if isinstance(value, kind):
+        return value
+    raise InvalidScheduleError(f"{flag} {shorten(text)}: give {accepted}")
 
 
 def _number(text: str, flag: str, _zone: tzinfo) -> int:
@@ -116,8 +126,8 @@ OPTIONS = (
         "Its clock: Europe/Berlin, +02:00, …",
     ),
     Option(("--id",), "schedule_id", _as_is, "ID", "An id of your own."),
-    Option(("--args",), "args", _json, "JSON", "The task's arguments, an array."),
-    Option(("--kwargs",), "kwargs", _json, "JSON", "The task's keyword arguments, an object."),
+    Option(("--args",), "args", _array, "JSON", "The task's arguments, an array."),
+    Option(("--kwargs",), "kwargs", _object, "JSON", "The task's keyword arguments, an object."),
     Option(("--start",), "start", _time, "TIME", "No firing before; an interval's first."),
     Option(("--end",), "end", _time, "TIME", "No firing after."),
     Option(("--max-runs",), "max_runs", _number, "N", "End after N firings that ran."),

@@ -11,7 +11,7 @@ from sqlsched.cli import cli
 from sqlsched.cli.commands import TABLE
 
 
-@pytest.mark.parametrize("name", sorted(set(TABLE) - {"remove"}))
+@pytest.mark.parametrize("name", sorted(TABLE))
 def test_the_table_says_what_the_command_says(name: str) -> None:
     command = cli.get_command(click.Context(cli), name)
     assert command is not None

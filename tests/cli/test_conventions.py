@@ -76,7 +76,7 @@ def test_help_fits_a_screen_and_has_an_example(sqlsched: Sqlsched, command: str)
     result = sqlsched(*command.split(), "--help")
     assert (result.returncode, result.stderr) == (0, "")
     assert "Example" in result.stdout
-    assert result.stdout.count("\n") <= 42
+    assert result.stdout.count("\n") <= (42 if command else 54)  # a line for each command
     assert max(map(len, result.stdout.splitlines())) <= 82
     assert sqlsched(*command.split(), "-h").stdout == result.stdout
 
@@ -85,7 +85,7 @@ def test_no_command_is_wrong_usage(sqlsched: Sqlsched) -> None:
     result = sqlsched()
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("Usage: sqlsched")
-    assert "history" in result.stderr.splitlines()[-1]
+    assert "run" in result.stderr.splitlines()[-1]
 
 
 def test_the_version_is_printed(sqlsched: Sqlsched) -> None:

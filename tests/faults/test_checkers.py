@@ -96,7 +96,7 @@ def ledger(tmp_path: Path) -> Iterator[sqlite3.Connection]:
             overlap="skip",
         )
         additions.add(database, schedule, 0)
-        database.execute("INSERT INTO owners VALUES (1, 'token', 1, 'boot', 1, 1, NULL)")
+        database.execute("INSERT INTO owners VALUES (1, 'token', 1, 'boot', 1, 1, NULL, 0)")
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for table in ("runs", "outputs"):
             connection.execute(f"CREATE TABLE plain AS SELECT * FROM {table}")  # noqa: S608 - ours
