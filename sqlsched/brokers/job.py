@@ -111,6 +111,7 @@ def _take_over(output_fd: int, report_fd: int) -> None:
     os.closerange(_REPORT_FD + 1, _MOST_FDS)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # a shell's `&` has it ignored, as SIGINT
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     for fd, name in (1, "stdout"), (2, "stderr"):

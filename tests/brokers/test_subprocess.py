@@ -209,6 +209,21 @@ async def test_signals_are_those_of_a_fresh_program(broker: SubprocessBroker) ->
     assert [line.split()[1].strip("0") for line in masks.output.splitlines()] == ["", ""]
 
 
+async def test_they_are_so_when_a_shell_has_started_the_scheduler_in_the_background(
+    app_dir: Path,
+) -> None:
+    broker = SubprocessBroker(app_dir)
+    ignored = (signal.SIGINT, signal.SIGQUIT)
+    before = [signal.signal(number, signal.SIG_IGN) for number in ignored]
+    try:
+        masks = await kick(broker, EXEC_TASK, "grep", "SigIgn", "/proc/self/status")
+    finally:
+        for number, handler in zip(ignored, before, strict=True):
+            signal.signal(number, handler)
+        await broker.shutdown()
+    assert masks.output.split()[1].strip("0") == ""
+
+
 async def test_leaving_at_once_keeps_the_status(broker: SubprocessBroker) -> None:
     outcome = await kick(broker, "leave_at_once")
     assert (outcome.status, outcome.error, outcome.exit_code) == ("failed", "exit status 7", 7)
