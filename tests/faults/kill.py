@@ -20,7 +20,7 @@ from tests.faults.victim import POINTS, KillAt
 
 ROUND = 150
 """Kills that one database goes through."""
-KILLS_PER_SECOND = 10
+KILLS_PER_SECOND = 8
 SCHEDULES = 40
 BATCH = 100
 """Messages that a crash may send a second time, at most."""
@@ -138,7 +138,12 @@ class Round:
             point = self._rng.choice(POINTS)
             kill_at = KillAt(point, self._rng.randint(1, 6 if point.endswith("commit") else 3))
         broker, room = self._rng.choice(self._brokers), self._rng.choice("124")
-        self._fleet.fork("--concurrency", room, *self._options, broker=broker, kill_at=kill_at)
+        self._fleet.fork(
+            *("--concurrency", room, *self._options),
+            broker=broker,
+            kill_at=kill_at,
+            environment={"TEST_CHECKPOINT": self._rng.choice(("1", "20", "1000"))},
+        )
 
     def _bury(self) -> None:
         """Replace those that killed themselves."""

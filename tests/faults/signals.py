@@ -47,18 +47,20 @@ class Stops:
         self._rng = rng
         self._brokers = brokers
         self._overdue_seconds = overdue_seconds
+        self._last = 0.0
         self._fleet = Fleet(directory)
         if QUEUE in brokers:
             (directory / TRACE).touch()
 
     def go(self, stops: int) -> Row:
-        """Stop them so often, about two at any time, for 0.1 s to 1.6 times the overdue limit."""
+        """Stop them so often, two at any time, some for longer than others wait for them."""
         lengths = [self._length(index) for index in range(stops)]
         seconds = 1 + sum(lengths) / 2
         begin = time.time() + 0.4
+        self._last = begin + seconds
         for number in range(10):
             first = begin + self._rng.random()
-            self._fleet.add(f"s{number}", first, first + seconds, **LATE)
+            self._fleet.add(f"s{number}", first, self._last, **LATE)
         for _ in range(5):
             self._fork()
         time.sleep(max(0.0, begin - time.time()))
@@ -68,8 +70,8 @@ class Stops:
         return self._row(stops)
 
     def _length(self, index: int) -> float:
-        if index % 5 == 0:
-            return self._overdue_seconds * self._rng.uniform(1.2, 1.6)
+        if index % 5 == 0:  # others look for what is overdue a second later
+            return self._overdue_seconds + self._rng.uniform(1.2, 2.5)
         return self._rng.uniform(0.1, 0.4 * self._overdue_seconds)
 
     def _fork(self) -> None:
@@ -83,12 +85,26 @@ class Stops:
         for index, length in enumerate(lengths):
             while len(going_on) >= 2:
                 self._wake_next(going_on, awake)
-            process = awake.pop(self._rng.randrange(len(awake)))
+            process = self._choose(awake, long=length > self._overdue_seconds)
             process.send_signal(signal.SIGSTOP)
+            awake.remove(process)
             heapq.heappush(going_on, (time.time() + length, index, process))
             time.sleep(self._rng.uniform(0, 0.1))
         while going_on:
             self._wake_next(going_on, awake)
+
+    def _choose(self, awake: list[Process], *, long: bool) -> Process:
+        """Any of them; for a long time, one that has claimed what others will have to start."""
+        while long and time.time() < self._last:
+            claimed = self._fleet.ask(
+                """SELECT owners.pid FROM runs JOIN owners USING (owner) WHERE status = 'claimed'
+                   AND manual_key = 0 GROUP BY owner ORDER BY count(*) DESC"""
+            )
+            pids = [pid for (pid,) in claimed]
+            if found := [process for process in awake if process.pid in pids]:
+                return found[0]
+            time.sleep(0.02)
+        return self._rng.choice(awake)
 
     @staticmethod
     def _wake_next(going_on: list[tuple[float, int, Process]], awake: list[Process]) -> None:

@@ -22,8 +22,9 @@ from sqlsched.instants import format_us
 
 GONE = re.compile(
     "no schedule has the id|no run has the id|has ended already|has not run yet|was asked to stop"
+    "|max_runs . leaves no firing"
 )
-"""What a command may say: what it was to change is not there any more, or is about to end."""
+"""What a command may say: what it was to change is not there any more, or ends, or had its runs."""
 SHARED = [f"shared{number}" for number in range(6)]
 _OWN = 10
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from sqlsched import InProcessBroker, SubprocessBroker
 from sqlsched.cli import compose, logs, main, serve
 from sqlsched.cli import run as run_command
-from sqlsched.storage import claims
+from sqlsched.storage import claims, connection
 from sqlsched.storage.connection import Database
 from tests.faults.queue_broker import TRACE, QueueBroker, trace
 
@@ -49,6 +49,8 @@ def run(
         _trace_turns()
     if overdue := os.environ.get("TEST_OVERDUE_US"):
         claims.OVERDUE_US = int(overdue)
+    if pages := os.environ.get("TEST_CHECKPOINT"):
+        vars(connection)["_SETTINGS"] = (*connection._SETTINGS, f"wal_autocheckpoint = {pages}")
     main(words)
 
 
