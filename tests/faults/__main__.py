@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def main(words: Sequence[str] | None = None) -> int:
         directory = Path(tempfile.mkdtemp(prefix=f"fault-{name}-"))
         count = max(1, round(fault.count * options.scale))
         begun = time.monotonic()
-        row = fault.strike(directory, count, options.seed)
+        row = _strike(fault, directory, count, options.seed)
         print(line(name, fault, row, time.monotonic() - begun), flush=True)
         for violation in row.violations:
             print(f"    {violation}", flush=True)
@@ -41,6 +42,14 @@ def main(words: Sequence[str] | None = None) -> int:
             failed.append(name)
             print(f"    with --seed {options.seed}, in {directory}", flush=True)
     return 1 if failed else 0
+
+
+def _strike(fault: Fault, directory: Path, count: int, seed: int) -> Row:
+    try:
+        return fault.strike(directory, count, seed)
+    except Exception as error:
+        traceback.print_exc()  # the others are still to be run
+        return Row(count=count, violations=(f"it could not go on: {error!r}"[:300],))
 
 
 def line(name: str, fault: Fault, row: Row, seconds: float) -> str:

@@ -150,7 +150,7 @@ Process = subprocess.Popen[bytes] | Forked
 
 
 class Fleet:
-    """Some `run` processes on one database in one directory."""
+    """Some `run` processes on one database in one directory; `with` it, they do not outlive it."""
 
     def __init__(self, directory: Path, broker: str = "subprocess") -> None:
         self.directory = directory
@@ -168,6 +168,14 @@ class Fleet:
         """Schedules of which no two runs may overlap."""
         self._planned: list[ScheduledTask] = []
         self._left: list[str] = []
+
+    def __enter__(self) -> "Fleet":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes:
+            process.kill()
+        self.log.close()
 
     def add(
         self, schedule_id: str, first: float, last: float, every: int = 1, **policies: object

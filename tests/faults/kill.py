@@ -80,7 +80,8 @@ def _rounds(
     for number, done in enumerate(range(0, count, ROUND)):
         rng = random.Random(f"{seed} {number}")
         place = directory / f"round{number}"
-        yield Round(place, rng, brokers, kinds, options).go(min(ROUND, count - done))
+        with Fleet(place) as fleet:
+            yield Round(fleet, rng, brokers, kinds, options).go(min(ROUND, count - done))
 
 
 class Round:
@@ -88,7 +89,7 @@ class Round:
 
     def __init__(
         self,
-        directory: Path,
+        fleet: Fleet,
         rng: random.Random,
         brokers: Sequence[str],
         kinds: Sequence[Policies],
@@ -98,7 +99,7 @@ class Round:
         self._brokers = brokers
         self._kinds = kinds
         self._options = options
-        self._fleet = Fleet(directory)
+        self._fleet = fleet
         self._toll = Toll()
         self._resends = QUEUE in brokers and not options
         self._good = {"abandoned"}
@@ -106,7 +107,7 @@ class Round:
         if self._resends:
             self._good.remove("abandoned")
         if QUEUE in brokers:
-            (directory / TRACE).touch()
+            (fleet.directory / TRACE).touch()
 
     def go(self, kills: int) -> Row:
         seconds = max(1.0, kills / KILLS_PER_SECOND)

@@ -17,12 +17,13 @@ def making(directory: Path, count: int, seed: int) -> Row:
     """Kill all of one to three processes that make a database, so many times."""
     total = Row(count=0)
     for number in range(count):
-        total += _make(directory / str(number), random.Random(f"{seed} {number}"))
+        with Fleet(directory / str(number), "in-process") as fleet:
+            total += _make(fleet, random.Random(f"{seed} {number}"))
     return total
 
 
-def _make(directory: Path, rng: random.Random) -> Row:
-    fleet = Fleet(directory, "in-process")
+def _make(fleet: Fleet, rng: random.Random) -> Row:
+    name = fleet.directory.name
     for _ in range(rng.randint(1, 3)):
         point = rng.choice(("before-commit", "after-commit"))
         fleet.fork(kill_at=rng.choice((KillAt(point, rng.randint(1, 3)), None)))
@@ -34,12 +35,12 @@ def _make(directory: Path, rng: random.Random) -> Row:
         now = time.time()
         fleet.add("s", now, now, **LATE)
     except SqlschedError as error:
-        return Row(count=1, violations=(f"{directory.name}: {error}",))
+        return Row(count=1, violations=(f"{name}: {error}",))
     status = fleet.fork("--until-idle").wait(60)
     fleet.stop()
     account, broken = fleet.account(), fleet.remains()
     if status != 0 or fleet.ask("PRAGMA journal_mode") != [("wal",)]:
-        broken.append(f"{directory.name}: exit {status}, {fleet.ask('PRAGMA journal_mode')}")
+        broken.append(f"{name}: exit {status}, {fleet.ask('PRAGMA journal_mode')}")
     return Row(
         count=1,
         expected=account.expected,

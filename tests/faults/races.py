@@ -33,7 +33,8 @@ _ENDED = """SELECT schedule_id, scheduled_us, attempt, manual_key, last_us, coun
 
 def races(directory: Path, count: int, seed: int) -> Row:
     """Race for so many seconds."""
-    return Race(directory, seed).go(count)
+    with Fleet(directory) as fleet:
+        return Race(fleet, seed).go(count)
 
 
 class Entry(NamedTuple):
@@ -81,11 +82,10 @@ class Auditor:
 class Race:
     """One of them."""
 
-    def __init__(self, directory: Path, seed: int) -> None:
-        self._directory = directory
+    def __init__(self, fleet: Fleet, seed: int) -> None:
         self._seed = seed
         self._rng = random.Random(seed)
-        self._fleet = Fleet(directory)
+        self._fleet = fleet
 
     def go(self, seconds: float) -> Row:
         database = open_for_writing(self._fleet.path, create=True)
@@ -143,7 +143,7 @@ class Race:
         )
 
     def _row(self, seconds: float, auditor: Auditor, pruned: int) -> Row:
-        notes, problems = read_notes(self._directory)
+        notes, problems = read_notes(self._fleet.directory)
         entries = list(auditor.ended.values())
         verdict = hold_against(notes, entries)
         problems += verdict.problems + list(auditor.problems)

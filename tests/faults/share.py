@@ -13,13 +13,13 @@ def share(directory: Path, count: int, _seed: int) -> Row:
     """Both kinds of brokers that run tasks, for so many seconds each."""
     row = Row(count=0)
     for broker in ("subprocess", "in-process"):
-        row += shared(directory / broker, broker, SCHEDULES, count // 2)
+        with Fleet(directory / broker, broker) as fleet:
+            row += shared(fleet, SCHEDULES, count // 2)
     return row
 
 
-def shared(directory: Path, broker: str, schedules: int, seconds: int) -> Row:
+def shared(fleet: Fleet, schedules: int, seconds: int) -> Row:
     """One kind, with the program started as one would type it."""
-    fleet = Fleet(directory, broker)
     first = time.time() + 1
     for number in range(schedules):
         fleet.plan(f"s{number}", first, first + seconds - 1, **LATE)

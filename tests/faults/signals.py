@@ -29,7 +29,8 @@ def stop(directory: Path, count: int, seed: int) -> Row:
         rng = random.Random(f"{seed} {number}")
         brokers = (QUEUE,) if number % 3 == 2 else ("in-process", "subprocess")
         place = directory / f"round{number}"
-        total += Stops(place, rng, brokers).go(min(STOP_ROUND, count - done))
+        with Fleet(place) as fleet:
+            total += Stops(fleet, rng, brokers).go(min(STOP_ROUND, count - done))
     return total
 
 
@@ -38,7 +39,7 @@ class Stops:
 
     def __init__(
         self,
-        directory: Path,
+        fleet: Fleet,
         rng: random.Random,
         brokers: Sequence[str],
         *,
@@ -48,9 +49,9 @@ class Stops:
         self._brokers = brokers
         self._overdue_seconds = overdue_seconds
         self._last = 0.0
-        self._fleet = Fleet(directory)
+        self._fleet = fleet
         if QUEUE in brokers:
-            (directory / TRACE).touch()
+            (fleet.directory / TRACE).touch()
 
     def go(self, stops: int) -> Row:
         """Stop them so often, two at any time, some for longer than others wait for them."""
@@ -152,16 +153,17 @@ def term(directory: Path, count: int, seed: int) -> Row:
     for number, done in enumerate(range(0, count, TERM_ROUND)):
         rng = random.Random(f"{seed} {number}")
         place = directory / f"round{number}"
-        total += Terms(place, rng).go(min(TERM_ROUND, count - done))
+        with Fleet(place) as fleet:
+            total += Terms(fleet, rng).go(min(TERM_ROUND, count - done))
     return total
 
 
 class Terms:
     """One database, and processes that are asked to end and are replaced."""
 
-    def __init__(self, directory: Path, rng: random.Random) -> None:
+    def __init__(self, fleet: Fleet, rng: random.Random) -> None:
         self._rng = rng
-        self._fleet = Fleet(directory)
+        self._fleet = fleet
         self._endings: list[_Ending] = []
         self._broken: list[str] = []
         self._ended: Counter[str] = Counter()

@@ -30,15 +30,16 @@ LIMITS = {"memory": 200 << 20, "wal": 32 << 20, "descriptors": 200}
 
 def soak(directory: Path, count: int, seed: int) -> Row:
     """Serve a thousand schedules for so many seconds."""
-    return Soak(directory, seed).go(count, SCHEDULES, (20, 60))
+    with Fleet(directory) as fleet:
+        return Soak(fleet, seed).go(count, SCHEDULES, (20, 60))
 
 
 class Soak:
     """Three runners on one database, and what is seen of them."""
 
-    def __init__(self, directory: Path, seed: int) -> None:
+    def __init__(self, fleet: Fleet, seed: int) -> None:
         self._rng = random.Random(seed)
-        self._fleet = Fleet(directory)
+        self._fleet = fleet
         self._seen: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
         """By who and what: each value, in order."""
 

@@ -264,6 +264,22 @@ def strike_badly(directory: Path, count: int, _seed: int) -> Row:
     return Row(count=count, violations=("it was broken",))
 
 
+def strike_and_fall(_directory: Path, _count: int, _seed: int) -> Row:
+    raise RuntimeError("the hammer broke")
+
+
+def test_a_fault_that_could_not_be_run_is_no_promise_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(TABLE, "bad", Fault("test_checkers:strike_and_fall", 1, "blows"))
+    monkeypatch.setitem(TABLE, "good", Fault("test_checkers:strike_well", 1, "blows"))
+    assert command.main(["--only", "bad", "good"]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert "the hammer broke" in said[2]
+    assert said[-1].startswith("good")
+    Path(said[3].rpartition(" ")[2]).rmdir()
+
+
 def test_the_command_runs_what_is_registered_and_fails_if_a_promise_was_broken(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.__main__ import line
+from tests.faults.harness import Fleet
 from tests.faults.kill import QUEUE, local, queue, queue_at_most_once
 from tests.faults.making import making
 from tests.faults.races import Race
@@ -41,26 +42,31 @@ def test_kills_while_a_database_is_made(tmp_path: Path) -> None:
 )
 def test_processes_that_are_stopped_and_go_on(tmp_path: Path, brokers: tuple[str, ...]) -> None:
     # Who is stopped for longer than half a second is overdue, where it would be five.
-    kept(Stops(tmp_path, random.Random(1), brokers, overdue_seconds=0.5).go(6))
+    with Fleet(tmp_path) as fleet:
+        kept(Stops(fleet, random.Random(1), brokers, overdue_seconds=0.5).go(6))
 
 
 def test_processes_that_are_asked_to_end_once_and_twice(tmp_path: Path) -> None:
-    row = kept(Terms(tmp_path, random.Random(1)).go(6))
+    with Fleet(tmp_path) as fleet:
+        row = kept(Terms(fleet, random.Random(1)).go(6))
     assert row.figures["exit 0"]
 
 
 def test_people_at_the_command_line_race_runners_that_come_and_go(tmp_path: Path) -> None:
-    kept(Race(tmp_path, 1).go(4))
+    with Fleet(tmp_path) as fleet:
+        kept(Race(fleet, 1).go(4))
 
 
 def test_runners_grow_no_descriptors_and_no_wal(tmp_path: Path) -> None:
-    row = kept(Soak(tmp_path, 1).go(4, 100, (1, 3)))
+    with Fleet(tmp_path) as fleet:
+        row = kept(Soak(fleet, 1).go(4, 100, (1, 3)))
     assert row.figures["memory at most"]
 
 
 @pytest.mark.parametrize("broker", ["subprocess", "in-process"])
 def test_three_processes_share_a_database(tmp_path: Path, broker: str) -> None:
-    kept(shared(tmp_path, broker, 10, 3))
+    with Fleet(tmp_path, broker) as fleet:
+        kept(shared(fleet, 10, 3))
 
 
 @pytest.mark.long
