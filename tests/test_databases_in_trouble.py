@@ -90,6 +90,20 @@ def foreign_with_wal(path: Path) -> None:
     live.unlink()
 
 
+def half_made(path: Path) -> None:
+    """As the disk was full when it was made: SQLite undoes it when it is opened next."""
+    made = path.with_name("made")
+    with closing(sqlite3.connect(made, isolation_level=None)) as other:
+        other.execute("PRAGMA cache_size = 1")
+        other.execute("BEGIN")
+        other.execute("CREATE TABLE schedules (id)")
+        other.executemany("INSERT INTO schedules VALUES (?)", [(bytes(2000),)] * 50)
+        for end in ("", "-journal"):
+            shutil.copy(f"{made}{end}", f"{path}{end}")
+        other.execute("ROLLBACK")
+    made.unlink()
+
+
 def newer(path: Path) -> None:
     foreign(path)
     with closing(sqlite3.connect(path)) as other:
@@ -241,6 +255,23 @@ def test_an_empty_file_counts_as_missing(
         assert refused(result, db)
         assert "there is no database" in result.stderr
         assert db.stat().st_size == 0
+
+
+@pytest.mark.parametrize("command", [*READERS.values(), *WRITERS.values()], ids=lambda c: c[0])
+def test_a_file_that_was_never_finished_counts_as_missing(
+    sqlsched: Sqlsched, db: Path, command: tuple[str, ...]
+) -> None:
+    half_made(db)
+    before = bytes_of(db.parent)
+    assert len(before["sqlsched.db"]) > 4096
+    result = sqlsched(*command)
+    if command in (ADD, RUN):
+        assert result.returncode == 0, result
+        assert sqlsched("list").returncode == 0
+    else:
+        assert refused(result, db)
+        assert "there is no database" in result.stderr
+        assert bytes_of(db.parent) == before
 
 
 def test_an_empty_file_that_is_read_only_stays_empty(sqlsched: Sqlsched, db: Path) -> None:

@@ -50,7 +50,7 @@ class Database(sqlite3.Connection):
 def open_for_reading(path: Path) -> Database:
     """Open a database that exists; StorageError otherwise. Makes none, and changes none but one of
     an older format, which is brought up to date."""
-    if not files.check_file(path):
+    if not files.check_file(path) or files.half_made(path):
         raise _missing(path)
     with storage_errors(path):
         _identify(path)
@@ -70,7 +70,7 @@ def open_for_reading(path: Path) -> Database:
 
 def open_for_writing(path: Path, *, create: bool = False) -> Database:
     """Open a database for reading and writing, make it if `create`, and bring it up to date."""
-    there = files.check_file(path)
+    there = files.check_file(path) and not files.half_made(path)
     if not there and not create:
         raise _missing(path)
     with storage_errors(path):
@@ -89,6 +89,9 @@ def _open_writable(path: Path) -> Database:
     try:
         database.gate.open()
         database.guarded = True
+        _check_application(
+            path, *_whose(database)
+        )  # it may have been filled since it was looked at
         if database.execute("PRAGMA user_version").fetchone()[0] == 0 or (
             _checked_version(database) < VERSION
         ):
@@ -188,8 +191,9 @@ _MEANINGS = {
     "SQLITE_BUSY": f"is locked by another program for more than {WAIT_S:.0f} s; try again",
     "SQLITE_READONLY": "is read-only, or its directory is; make both writable",
     "SQLITE_FULL": "cannot grow: no space is left on its disk; free some",
-    "SQLITE_CANTOPEN": "cannot be opened; check its directory and permissions",
-    "SQLITE_IOERR": "cannot be read or written: the disk reports an error, or is full",
+    "SQLITE_CANTOPEN": "or a file beside it cannot be opened or made; check its directory, its "
+    "permissions and the room on its disk",
+    "SQLITE_IOERR": "cannot be read or written: the disk reports an error, is full or has become read-only",
 }
 
 
@@ -234,21 +238,29 @@ def _identify(path: Path) -> None:
     application, has_tables = _probe(path, "immutable=1")
     if not application and not has_tables and _has_wal(path):
         application, has_tables = _probe(path, "mode=ro")  # never ours: ours has tables from birth
-    if not application and not has_tables:
-        return  # made a moment ago, and about to be filled
-    if application != APPLICATION_ID:
+    _check_application(path, application, has_tables)
+
+
+def _check_application(path: Path, application: int, has_tables: bool) -> None:
+    """Refuse a database of another application; not one without tables, about to be filled."""
+    if application != APPLICATION_ID and (application or has_tables):
         raise DamagedDatabaseError(
             f"{path} is a database of another application; name a sqlsched database"
         )
 
 
 def _probe(path: Path, parameter: str) -> tuple[int, bool]:
-    """Whose a database says it is, and whether it has tables."""
+    """`_whose`, of a file that is not to be touched."""
     with closing(
         sqlite3.connect(f"file:{quote(str(path.resolve()))}?{parameter}", uri=True)
     ) as probe:
-        application: int = probe.execute("PRAGMA application_id").fetchone()[0]
-        return application, probe.execute("PRAGMA schema_version").fetchone()[0] > 0
+        return _whose(probe)
+
+
+def _whose(connection: sqlite3.Connection) -> tuple[int, bool]:
+    """The application that a database belongs to, and whether it has tables."""
+    application: int = connection.execute("PRAGMA application_id").fetchone()[0]
+    return application, connection.execute("PRAGMA schema_version").fetchone()[0] > 0
 
 
 def _has_wal(path: Path) -> bool:

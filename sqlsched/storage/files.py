@@ -16,6 +16,7 @@ from pathlib import Path
 from sqlsched.exceptions import StorageError
 
 PRIVATE = 0o600
+_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -49,6 +50,20 @@ def _distrust(path: Path, status: os.stat_result) -> str | None:
     if parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX:
         return "lies in a directory that everyone can write to; move it or chmod the directory"
     return None
+
+
+def half_made(path: Path) -> bool:
+    """Whether a database file is still being made, or was never finished, as the disk was full.
+
+    Its rollback journal tells: it says how many pages there were before, and it is gone once they
+    stand. SQLite undoes such a file when it opens it for writing; until then it is as good as none.
+    """
+    try:
+        with Path(f"{path.resolve()}-journal").open("rb") as journal:
+            header = journal.read(20)
+    except OSError:
+        return False
+    return header[:8] == _JOURNAL_MAGIC and header[16:] == bytes(4)
 
 
 def group_writable(path: Path) -> bool:
