@@ -214,7 +214,6 @@ class Scheduler:
         log.info("serving %s with %d at a time", self.database, concurrency)
         try:
             if not self._stop_requested:
-                await peers.take_over(self.clock.now_us())
                 await loop.serve()
             await loop.drain(options.drain_seconds)
         except BaseException:

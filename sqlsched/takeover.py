@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sqlsched import processes
+from sqlsched.exceptions import StorageError
 from sqlsched.storage import claims, owners, recovery
+from sqlsched.storage.connection import DamagedDatabaseError
 from sqlsched.storage.ledger import Ledger
 from sqlsched.storage.turn import Owner
 
@@ -33,9 +35,16 @@ class Peers:
         self._others = await self._ledger.run(claims.others, self.owner)
 
     async def leave(self, now_us: int) -> None:
-        """Give back what was claimed, and go."""
+        """Give back what was claimed, and go.
+
+        If that cannot be put on record, whoever comes next does it, as if this one had died.
+        """
         try:
             await self._ledger.run(owners.unregister, self.owner, now_us)
+        except DamagedDatabaseError:
+            raise
+        except StorageError as error:
+            log.warning("the next to serve this database clears up after this one: %s", error)
         finally:
             if self._lock is not None:
                 self._lock.release()

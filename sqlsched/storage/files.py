@@ -197,7 +197,8 @@ class OwnerLock:
     def release(self) -> None:
         """Remove the file, then let go: whoever finds neither file nor lock finds us gone."""
         if self._fd >= 0:
-            self.path.unlink(missing_ok=True)
+            with suppress(OSError):  # on a disk in trouble it stays, and says nothing unlocked
+                self.path.unlink(missing_ok=True)
             self._forget()
 
     def _forget(self) -> None:
@@ -207,11 +208,16 @@ class OwnerLock:
 
 
 def owner_alive(database: Path, token: str) -> bool:
-    """Whether the process that holds this owner's lock is alive, running or stopped."""
+    """Whether the process that holds this owner's lock is alive, running or stopped.
+
+    Where that cannot be found out it is: whoever is taken for dead loses its runs.
+    """
     try:
         fd = os.open(OwnerLock(database, token).path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
+    except OSError:
+        return True
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -222,5 +228,6 @@ def owner_alive(database: Path, token: str) -> bool:
 
 
 def remove_owner(database: Path, token: str) -> None:
-    """Remove a dead owner's file."""
-    OwnerLock(database, token).path.unlink(missing_ok=True)
+    """Remove a dead owner's file, if the disk lets us; what stays says nothing unlocked."""
+    with suppress(OSError):
+        OwnerLock(database, token).path.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sqlsched.storage import files
 from sqlsched.storage.claims import abandon, others, release
-from sqlsched.storage.connection import Database, transaction
+from sqlsched.storage.connection import Database, storage_errors, transaction
 from sqlsched.storage.turn import Owner
 
 
@@ -13,7 +13,8 @@ def register(database: Database, boot_id: str, now_us: int) -> tuple[Owner, file
     """Enter a running scheduler: the lock first, so that nobody finds its row without it."""
     token = os.urandom(6).hex()
     lock = files.OwnerLock(database.path.resolve(), token)
-    lock.acquire()
+    with storage_errors(database.path):
+        lock.acquire()
     try:
         with transaction(database):
             row = database.execute(

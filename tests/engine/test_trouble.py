@@ -1,16 +1,20 @@
 """What once went wrong: no room, tasks that do not stop, rows that somebody damaged, clocks."""
 
 import asyncio
+import errno
+import os
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from sqlsched import DuplicateScheduleError, ScheduledTask, Scheduler, SubprocessBroker
+from sqlsched.exceptions import StorageError
 from sqlsched.instants import SECOND_US, from_us, to_us
 from sqlsched.scheduler import Options
 from sqlsched.storage import claims, owners, recovery
 from sqlsched.storage.connection import Database
+from sqlsched.storage.files import OwnerLock
 from sqlsched.storage.turn import Request, Turn
 from tests.engine.conftest import START, World
 
@@ -196,3 +200,32 @@ async def test_another_claim_that_becomes_overdue_is_waited_for_without_spinning
     assert len(turns) < 12
     lock.release()
     database.close()
+
+
+async def test_an_end_that_cannot_be_put_on_record_is_no_failure_and_is_cleared_up(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owners, "unregister", full)
+        await stop_half_a_second_before(world, START + timedelta(seconds=30))
+    assert "the disk is full" in caplog.text
+    await world.add(time=START + MINUTE)
+    await world.run()
+    assert [row.status for row in world.history()] == ["succeeded", "succeeded"]
+    database = world.writing()
+    assert claims.others(database, None) == []
+    database.close()
+
+
+async def test_a_scheduler_whose_lock_file_cannot_be_made_says_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(OwnerLock, "acquire", full)
+    with pytest.raises(StorageError, match="No space left"):
+        await world.run()

@@ -1,5 +1,6 @@
 """The gate and the owners' locks, across real processes: what the kernel promises, and we use."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sqlsched.exceptions import StorageError
-from sqlsched.storage.files import Gate, OwnerLock, owner_alive
+from sqlsched.storage.files import Gate, OwnerLock, owner_alive, remove_owner
 
 Spawn = Callable[..., subprocess.Popen[str]]
 
@@ -210,3 +211,28 @@ def test_a_token_is_used_once(database: Path) -> None:
     with pytest.raises(FileExistsError):
         OwnerLock(database, "token").acquire()
     lock.release()
+
+
+def test_an_owner_leaves_a_disk_in_trouble_without_an_error(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    lock = OwnerLock(database, "token")
+    lock.acquire()
+    monkeypatch.setattr(Path, "unlink", fail)
+    lock.release()
+    assert not owner_alive(database, "token")
+    remove_owner(database, "token")
+    assert lock.path.exists()
+
+
+def test_an_owner_that_cannot_be_asked_for_is_not_taken_for_dead(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "open", fail)
+    assert owner_alive(database, "token")
