@@ -13,6 +13,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
+from sqlsched.cli import past
 from sqlsched.storage import connection, files
 
 Sqlsched = Callable[..., CompletedProcess[str]]
@@ -315,6 +316,18 @@ def test_a_lock_of_another_program_is_waited_for_and_then_named(
         assert "old" in sqlsched("list").stdout
         other.execute("ROLLBACK")
     assert sqlsched("list").stdout.count("\n") == 2
+
+
+@pytest.mark.parametrize(
+    "command", [("trigger", "old", "--wait"), ("logs", "--follow", "1")], ids=lambda c: c[0]
+)
+def test_who_follows_a_run_is_told_that_the_database_is_gone(
+    sqlsched: Sqlsched, good: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(past, "pause", lambda _: good.unlink())
+    result = sqlsched(*command)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("Error: sqlsched.db was deleted or replaced")
 
 
 HOLD_THE_GATE = """

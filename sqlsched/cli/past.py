@@ -20,7 +20,7 @@ from sqlsched.instants import parse_time, to_us
 from sqlsched.output import render
 from sqlsched.serialization import shorten
 from sqlsched.storage import owners, runs, schedules
-from sqlsched.storage.connection import Database
+from sqlsched.storage.connection import Database, check_files
 from sqlsched.storage.runs import RunRow
 from sqlsched.timezones import zone_info
 
@@ -123,6 +123,7 @@ def _pieces(database: Database, run_id: int) -> Iterator[str]:
     """The output of a run as it comes, until the run has ended."""
     shown = 0
     while True:
+        check_files(database)
         ended = runs.get_run(database, run_id).status not in runs.LIVE_STATUSES
         head, tail, total = runs.output(database, run_id)
         if total > shown:
@@ -166,6 +167,7 @@ def trigger(invocation: Invocation, schedule_id: str, wait: bool) -> None:
 def _await_end(database: Database, run_id: int) -> RunRow:
     """The end of a run, or of the last of its retries."""
     while True:
+        check_files(database)
         run = runs.get_run(database, run_id)
         if run.status not in runs.LIVE_STATUSES:
             retry = runs.retry_of(database, run_id)
@@ -199,5 +201,6 @@ def cancel(invocation: Invocation, run_id: str) -> None:
                     f"run {found} was asked to stop and has not yet: it is {status}"
                 )
             pause(_POLL_S)
+            check_files(database)
             status = runs.get_run(database, found).status
     say(f"run {found} {status}")

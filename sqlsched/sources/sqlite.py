@@ -9,7 +9,7 @@ from sqlsched.abc import ScheduleSource
 from sqlsched.clock import Clock, SystemClock
 from sqlsched.scheduled_task import ScheduledTask
 from sqlsched.storage import additions, changes, schedules
-from sqlsched.storage.connection import Database
+from sqlsched.storage.connection import Database, check_files
 from sqlsched.storage.ledger import Ledger
 
 log = logging.getLogger("sqlsched")
@@ -71,6 +71,7 @@ class SqliteScheduleSource(ScheduleSource):
 
 
 def _all_schedules(database: Database) -> list[ScheduledTask]:
+    check_files(database)
     selection = schedules.Selection(source="")
     return [row.schedule for row in schedules.stored(database, selection, on_bad=_tell_of_bad)]
 

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from sqlsched.exceptions import StorageError
 from sqlsched.storage import files
 from sqlsched.storage.migrations import APPLICATION_ID, VERSION, migrate
+from sqlsched.storage.watch import BEREFT, SWAPPED, Watch
 
 WAIT_S = 5.0
 """How long to wait for other writers, seconds."""
@@ -31,7 +32,7 @@ class Database(sqlite3.Connection):
 
     path: Path
     gate: files.Gate
-    identity: tuple[int, int] | None
+    watch: Watch
     guarded = False
     """True once it may write: it then closes within the gate."""
 
@@ -40,11 +41,23 @@ class Database(sqlite3.Connection):
 
         Whoever holds a gate that we waited for in vain has a connection, so ours is not the last.
         """
-        if self.guarded and not self.gate.refused:
+        guarded, self.guarded = self.guarded and not self.gate.refused, False
+        if guarded:
             with suppress(OSError, StorageError), self.gate.held(WAIT_S):
+                if self._is_lost():
+                    self.interrupt()  # it moves nothing then: the WAL is not this file's
+                bereft = self.watch.is_bereft()
                 super().close()
+                if not bereft:
+                    self.watch.closed()
             self.gate.close()
         super().close()
+
+    def _is_lost(self) -> bool:
+        try:
+            return self.watch.problem(self) is not None
+        except sqlite3.Error:
+            return True
 
 
 def open_for_reading(path: Path) -> Database:
@@ -58,6 +71,7 @@ def open_for_reading(path: Path) -> Database:
         try:
             database.execute("PRAGMA query_only = ON")
             version = _checked_version(database)
+            _check_log(database)
         except BaseException:
             database.close()
             raise
@@ -98,6 +112,8 @@ def _open_writable(path: Path) -> Database:
             _bring_up_to_date(database)
         for setting in _SETTINGS:
             database.execute(f"PRAGMA {setting}")
+        _check_log(database)
+        database.watch.begin(database)
     except BaseException:
         database.close()
         raise
@@ -122,7 +138,7 @@ def _bring_up_to_date(database: Database) -> None:
 def transaction(database: Database) -> Iterator[None]:
     """One write transaction, whole or not at all, whatever interrupts it."""
     with storage_errors(database.path), database.gate.held(WAIT_S):
-        check_identity(database)
+        check_files(database, writing=True)
         database.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -131,6 +147,7 @@ def transaction(database: Database) -> Iterator[None]:
             if database.in_transaction:
                 database.execute("ROLLBACK")
             raise
+        database.watch.wrote()
 
 
 @contextmanager
@@ -148,12 +165,35 @@ def savepoint(database: Database) -> Iterator[None]:
             database.execute("RELEASE part")
 
 
-def check_identity(database: Database) -> None:
-    """Refuse to write into a file that was deleted or replaced: in WAL mode SQLite would not."""
-    if files.identity(database.path) != database.identity:
-        raise DamagedDatabaseError(
-            f"{database.path} was deleted or replaced by another file while it was open"
+def check_files(database: Database, *, writing: bool = False) -> None:
+    """DamagedDatabaseError if the file is damaged or not the one at its path any more.
+
+    SQLite would not notice. Each transaction begins with it; `writing`, within the gate, it also
+    puts the log out of the way of a file that it does not belong to.
+    """
+    if problem := database.watch.problem(database):
+        if writing:
+            database.watch.put_log_aside()
+        raise DamagedDatabaseError(f"{database.path} {problem}")
+    if database.watch.is_bereft():
+        raise DamagedDatabaseError(f"{database.path} {BEREFT}")
+
+
+def _check_log(database: Database) -> None:
+    """Refuse a file that the log beside it does not belong to: SQLite would mix them.
+
+    So it is when a backup is put in the place of a database whose processes were killed.
+    """
+    problem = database.watch.problem(database) if database.watch.resume() else None
+    if problem is None:
+        return
+    if problem in SWAPPED:
+        name = database.path.name
+        problem = (
+            f"was replaced, and {name}-wal is that of the file before it: delete {name}-wal to go "
+            f"without, or {name}-gate if the two belong together after all"
         )
+    raise DamagedDatabaseError(f"{database.path} {problem}")
 
 
 @contextmanager
@@ -193,7 +233,8 @@ _MEANINGS = {
     "SQLITE_FULL": "cannot grow: no space is left on its disk; free some",
     "SQLITE_CANTOPEN": "or a file beside it cannot be opened or made; check its directory, its "
     "permissions and the room on its disk",
-    "SQLITE_IOERR": "cannot be read or written: the disk reports an error, is full or has become read-only",
+    "SQLITE_IOERR": "cannot be read or written: the disk reports an error, is full or has become "
+    "read-only",
 }
 
 
@@ -224,7 +265,7 @@ def _connect(path: Path, mode: str) -> Database:
         cached_statements=256,
     )
     database.path, database.gate = path, files.Gate(real)
-    database.identity = files.identity(path)
+    database.watch = Watch(path, database.gate)
     database.execute("PRAGMA trusted_schema = OFF")
     return database
 

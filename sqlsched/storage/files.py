@@ -9,13 +9,15 @@ import fcntl
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sqlsched.exceptions import StorageError
 
 PRIVATE = 0o600
+_NOTE_AT = 16
+"""Where in the gate's file the note is, behind the pid."""
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -90,15 +92,6 @@ def _open_private(path: Path, flags: int) -> int:
     return fd
 
 
-def identity(path: Path) -> tuple[int, int] | None:
-    """Device and inode: tells a file from another that took its name. None if there is none."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
-
-
 class Gate:
     """Lets one writer in at a time, over all processes, first come first served.
 
@@ -150,6 +143,17 @@ class Gate:
                     f"process {holder} is writing to it; try again"
                 ) from None
             self._fd = fd
+
+    def note(self, numbers: Sequence[int]) -> None:
+        """Leave numbers for whoever asks next, here or in another process. Within the gate."""
+        with suppress(OSError):
+            os.pwrite(self._fd, b"%-255s\n" % " ".join(map(str, numbers)).encode(), _NOTE_AT)
+
+    def noted(self) -> tuple[int, ...]:
+        """The numbers that were left last; none if they cannot be read."""
+        with suppress(OSError, ValueError):
+            return tuple(map(int, self.path.read_bytes()[_NOTE_AT:].split()))
+        return ()
 
     def holder(self) -> int | None:
         """The pid of who holds the gate, or held it last."""

@@ -8,7 +8,6 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import aiosqlite
 
-from sqlsched.storage import files
 from sqlsched.storage.connection import (
     Database,
     data_version,
@@ -73,13 +72,13 @@ class Ledger:
             raise
 
     def changed(self) -> bool:
-        """Whether anyone else has written since the last call, or the file is another one now.
+        """Whether anyone else has written since the last call, or the file may be another one now.
 
         Not while `run` is under way. Asked in the calling thread: it takes microseconds, where a
         hop would take a hundred.
         """
         assert self._database is not None
-        if files.identity(self.path) != self._database.identity:
+        if self._database.watch.differs():
             return True
         version = data_version(self._database)
         changed: bool = version != self._seen
