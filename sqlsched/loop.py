@@ -161,6 +161,7 @@ class Loop:
     def _request(self, now_us: int, report: Report) -> Request:
         return Request(
             owner=self._peers.owner,
+            token=self._peers.token,
             moment=self._moment(now_us),
             room=0 if self._stopping else self._dispatcher.room,
             ahead=-1 if self._stopping else self._room_ahead(),

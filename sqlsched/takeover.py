@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlsched import processes
 from sqlsched.exceptions import StorageError
-from sqlsched.storage import claims, owners, recovery
+from sqlsched.storage import owners, peers, recovery
 from sqlsched.storage.connection import DamagedDatabaseError
 from sqlsched.storage.ledger import Ledger
 from sqlsched.storage.turn import Owner
@@ -26,13 +26,13 @@ class Peers:
         self._boot_id = processes.boot_id()
         self._others: Sequence[Owner] = ()
         self._lock: OwnerLock | None = None
-        self.owner = 0
+        self.owner, self.token = 0, ""
 
     async def join(self, now_us: int) -> None:
         """Enter this scheduler among those that serve the database, and look who is there."""
         entry, self._lock = await self._ledger.run(owners.register, self._boot_id, now_us)
-        self.owner = entry.owner
-        self._others = await self._ledger.run(claims.others, self.owner)
+        self.owner, self.token = entry.owner, entry.token
+        self._others = await self._ledger.run(peers.others, self.owner)
 
     async def leave(self, now_us: int) -> None:
         """Give back what was claimed, and go.
@@ -65,7 +65,7 @@ class Peers:
     async def take_over(self, now_us: int) -> None:
         """End what the dead left running, give back what they had claimed, and record it."""
         path = self._ledger.path
-        self._others = await self._ledger.run(claims.others, self.owner)  # some left in order
+        self._others = await self._ledger.run(peers.others, self.owner)  # some left in order
         dead = [other for other in self._others if not owners.is_alive(path, other)]
         for orphan in await self._ledger.run(recovery.orphans, dead):
             if orphan.boot_id == self._boot_id:

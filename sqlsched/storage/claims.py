@@ -25,11 +25,12 @@ from sqlsched.planner import (
     still_runs,
     without_firings,
 )
+from sqlsched.storage import peers
 from sqlsched.storage.changes import record
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.ends import finish
 from sqlsched.storage.starts import is_going, start
-from sqlsched.storage.turn import Armed, Owner, Request, Turn, Unrun
+from sqlsched.storage.turn import Armed, Request, Turn, Unrun
 from sqlsched.timezones import checked_cron_offset
 from sqlsched.trigger import Trigger
 
@@ -79,7 +80,7 @@ def turn(database: Database, request: Request) -> Turn:
         all_plain = start(database, request, due, result)
         if request.known_us is None or not all_plain:
             result.cancels = _cancels(database, request.owner)
-            result.others = others(database, request.owner)
+            result.others = peers.others_beside(database, request.owner, request.token)
         if next_us is None or not all_plain:
             next_us = _look_ahead(database, request).next_us
         result.next_us = None if next_us == FOREVER_US else next_us
@@ -320,16 +321,6 @@ def _cancels(database: Database, owner: int) -> list[tuple[int, str]]:
         (owner,),
     )
     return rows.fetchall()
-
-
-def others(database: Database, owner: int | None) -> list[Owner]:
-    """Every scheduler that has not ended in order, but this one."""
-    rows = database.execute(
-        """SELECT owner, token, pid, boot_id, started_us, seen_us FROM owners
-           WHERE stopped_us IS NULL AND owner IS NOT ?""",
-        (owner,),
-    )
-    return [Owner(*row) for row in rows]
 
 
 def _look_ahead(database: Database, request: Request) -> _Outlook:

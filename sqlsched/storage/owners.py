@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 from sqlsched.storage import files
-from sqlsched.storage.claims import abandon, others, release
+from sqlsched.storage.claims import abandon, release
 from sqlsched.storage.connection import Database, storage_errors, transaction
+from sqlsched.storage.peers import others
 from sqlsched.storage.turn import Owner
 
 

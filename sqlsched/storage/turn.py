@@ -111,6 +111,7 @@ class Request:
     """What the loop asks of a turn."""
 
     owner: int
+    token: str
     moment: Moment
     room: int
     """How many runs may start now."""

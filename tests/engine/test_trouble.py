@@ -12,7 +12,7 @@ from sqlsched import DuplicateScheduleError, ScheduledTask, Scheduler, Subproces
 from sqlsched.exceptions import StorageError
 from sqlsched.instants import SECOND_US, from_us, to_us
 from sqlsched.scheduler import Options
-from sqlsched.storage import claims, owners, recovery
+from sqlsched.storage import claims, owners, peers, recovery
 from sqlsched.storage.connection import Database
 from sqlsched.storage.files import OwnerLock
 from sqlsched.storage.turn import Request, Turn
@@ -216,7 +216,7 @@ async def test_an_end_that_cannot_be_put_on_record_is_no_failure_and_is_cleared_
     await world.run()
     assert [row.status for row in world.history()] == ["succeeded", "succeeded"]
     database = world.writing()
-    assert claims.others(database, None) == []
+    assert peers.others(database, None) == []
     database.close()
 
 

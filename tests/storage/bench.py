@@ -37,7 +37,9 @@ class Scheduler:
     ) -> Turn:
         """One turn at so many seconds after noon; it has served since `since`, or since then."""
         moment = Moment(s(at), s(at if since is None else since))
-        return claims.turn(self.database, Request(self.owner, moment, room, ahead, **more))
+        return claims.turn(
+            self.database, Request(self.owner, self.entry.token, moment, room, ahead, **more)
+        )
 
     def finish(
         self, run: Started, at: float, status: str = "succeeded", *, ahead: int = -1, **more: Any

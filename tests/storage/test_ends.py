@@ -3,6 +3,7 @@
 import pytest
 
 from sqlsched.storage import changes, runs
+from sqlsched.storage.claims import FOREVER_US
 from sqlsched.storage.turn import Finished, Printed
 
 from .bench import Bench, s, times
@@ -43,7 +44,8 @@ def test_what_recovery_abandoned_stays_so_when_its_process_comes_back(bench: Ben
     stopped = bench.scheduler()
     (run,) = stopped.turn(0).started
     assert bench.take_over([stopped.entry], 10) == [run.run_id]
-    assert stopped.finish(run, 20, "failed").lost == [run.run_id]
+    unaware = stopped.finish(run, 20, "failed", known_us=FOREVER_US)
+    assert unaware.lost == [run.run_id]
     assert bench.runs() == [(0, 1, "abandoned")]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sqlsched.storage import claims
+from sqlsched.storage import peers
 from sqlsched.storage.connection import Database
 from sqlsched.storage.turn import Finished
 
@@ -46,7 +46,7 @@ def test_no_statement_of_a_turn_goes_through_a_whole_table_or_all_that_is_claime
     end = Finished(started[0].run_id, "succeeded", s(1))
     scheduler.turn(1, finished=[end], heartbeat=True)
     scheduler.turn(10, room=2, due=[])
-    claims.others(other.database, other.owner)
+    peers.others(other.database, other.owner)
     monkeypatch.undo()
     asked = [(q, v) for q, v in seen if q.lstrip().startswith(("SELECT", "UPDATE", "INSERT"))]
     assert len(asked) > 20

@@ -4,6 +4,7 @@ import pytest
 
 from sqlsched.instants import from_us
 from sqlsched.storage import changes, owners, recovery, runs
+from sqlsched.storage.connection import DamagedDatabaseError
 from sqlsched.storage.recovery import Orphan
 
 from .bench import Bench, Scheduler, s, times
@@ -15,6 +16,28 @@ def ran(scheduler: Scheduler, at: float) -> int:
     for run in started:
         scheduler.finish(run, at + 1)
     return started[-1].run_id
+
+
+# -- the forgotten --------------------------------------------------------------------------------
+
+
+def test_a_scheduler_taken_for_dead_learns_of_it_and_claims_nothing_more(bench: Bench) -> None:
+    """As its lock file was deleted: nobody would take over what it claims from now on."""
+    bench.add()
+    alive = bench.scheduler()
+    alive.lock.path.unlink()
+    assert not owners.is_alive(bench.path, alive.entry)
+    bench.take_over([alive.entry], 0)
+    with pytest.raises(DamagedDatabaseError, match="does not know this scheduler any more"):
+        alive.turn(0)
+    assert bench.runs() == []
+
+
+def test_a_scheduler_that_a_restored_backup_does_not_know_learns_of_it(bench: Bench) -> None:
+    first = bench.scheduler()
+    bench.database.execute("UPDATE owners SET token = 'another'")
+    with pytest.raises(DamagedDatabaseError, match="a backup was restored"):
+        first.turn(0)
 
 
 # -- the dead -------------------------------------------------------------------------------------
