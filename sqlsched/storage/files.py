@@ -9,7 +9,7 @@ import fcntl
 import os
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -194,9 +194,14 @@ class OwnerLock:
 
     def acquire(self) -> None:
         """Make the file and lock it. A child forked without exec must not keep us alive."""
+        while not self._locked_in_place():
+            self._forget()  # somebody took it for a stray one before it was locked
+        os.register_at_fork(after_in_child=self._forget)
+
+    def _locked_in_place(self) -> bool:
         self._fd = _open_private(self.path, _OPEN | os.O_EXCL)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
-        os.register_at_fork(after_in_child=self._forget)
+        return os.fstat(self._fd).st_nlink > 0
 
     def release(self) -> None:
         """Remove the file, then let go: whoever finds neither file nor lock finds us gone."""
@@ -229,6 +234,27 @@ def owner_alive(database: Path, token: str) -> bool:
     finally:
         os.close(fd)
     return False
+
+
+def remove_strays(database: Path, tokens: Collection[str]) -> None:
+    """Remove files of owners that are not among `tokens` and do not live: they were killed before
+    they were entered, or the disk did not let them be removed."""
+    with suppress(OSError):
+        for path in database.parent.iterdir():
+            before, _, token = path.name.partition(f"{database.name}-owner-")
+            if token and not before and token not in tokens:
+                _remove_unlocked(path)
+
+
+def _remove_unlocked(path: Path) -> None:
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+    except BlockingIOError:
+        return  # it lives, and is about to be entered
+    finally:
+        os.close(fd)
 
 
 def remove_owner(database: Path, token: str) -> None:

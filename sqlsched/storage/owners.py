@@ -23,9 +23,11 @@ def register(database: Database, boot_id: str, now_us: int) -> tuple[Owner, file
                    VALUES (?, ?, ?, ?, ?) RETURNING owner""",
                 (token, os.getpid(), boot_id, now_us, now_us),
             ).fetchone()
+            tokens = [other.token for other in others(database, None)]
     except BaseException:
         lock.release()
         raise
+    files.remove_strays(database.path.resolve(), tokens)
     return Owner(row[0], token, os.getpid(), boot_id, now_us, now_us), lock
 
 

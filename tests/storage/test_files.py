@@ -1,6 +1,7 @@
 """The gate and the owners' locks, across real processes: what the kernel promises, and we use."""
 
 import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sqlsched.exceptions import StorageError
-from sqlsched.storage.files import Gate, OwnerLock, owner_alive, remove_owner
+from sqlsched.storage.files import Gate, OwnerLock, owner_alive, remove_owner, remove_strays
 
 Spawn = Callable[..., subprocess.Popen[str]]
 
@@ -226,6 +227,43 @@ def test_an_owner_leaves_a_disk_in_trouble_without_an_error(
     assert not owner_alive(database, "token")
     remove_owner(database, "token")
     assert lock.path.exists()
+
+
+def test_stray_owners_are_removed_and_the_living_and_the_entered_are_not(database: Path) -> None:
+    living = OwnerLock(database, "living")
+    living.acquire()
+    stray, entered, foreign = (
+        database.with_name(name)
+        for name in (
+            f"{database.name}-owner-stray",
+            f"{database.name}-owner-entered",
+            f"x{database.name}-owner-y",
+        )
+    )
+    for path in (stray, entered, foreign):
+        path.touch()
+    remove_strays(database, ["entered"])
+    assert [path.exists() for path in (living.path, stray, entered, foreign)] == [
+        *(True, False, True, True)
+    ]
+    living.release()
+
+
+def test_who_removes_strays_takes_no_lock_that_is_just_being_made(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, real, once = OwnerLock(database, "new"), fcntl.flock, iter([True])
+
+    def swept_before(fd: int, operation: int) -> None:
+        if next(once, False):
+            remove_strays(database, [])
+        real(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", swept_before)
+    lock.acquire()
+    assert lock.path.exists()
+    assert owner_alive(database, "new")
+    lock.release()
 
 
 def test_an_owner_that_cannot_be_asked_for_is_not_taken_for_dead(
