@@ -32,6 +32,12 @@ class Backlog:
         """Add runs that are due and found no room."""
         self._roomless += run_ids
 
+    def rearm(self, runs: Iterable[Armed]) -> None:
+        """Begin anew with what is claimed: times have changed."""
+        self._roomless.clear()
+        self._armed = [(run.due_us, run.run_id) for run in runs]
+        heapq.heapify(self._armed)
+
     def revoke(self, run_ids: Collection[int]) -> None:
         """Forget runs whose claim was taken back."""
         if run_ids:

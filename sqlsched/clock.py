@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from sqlsched.instants import from_us
 
@@ -143,3 +143,16 @@ def now_us() -> int:
 def pause(seconds: float) -> None:
     """Wait, in a short command that looks again and again."""
     time.sleep(seconds)
+
+
+def wait_for_input(seconds: float, file: TextIO) -> str:
+    """Wait so long, or until something is typed on a terminal: that, else an empty string."""
+    import os
+    import select
+
+    if file.isatty() and not select.select([file], [], [], max(seconds, 0))[0]:
+        return ""
+    typed = os.read(file.fileno(), 1024) if file.isatty() else b""
+    if not typed:  # there is no terminal, or no more
+        pause(seconds)
+    return typed.decode(errors="replace")

@@ -185,6 +185,8 @@ def _reason(item: str) -> str:
         return ": H (a hashed value) is not known here; give a number"
     if item[:1] == "r":
         return ": R (a random value) is not known here; give a number"
+    if "~" in item:
+        return ": ~ (a random value) is not known here; give a number, and --jitter"
     return ""
 
 

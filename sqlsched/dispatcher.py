@@ -11,12 +11,14 @@ from sqlsched.clock import Clock
 from sqlsched.exceptions import SendTaskError
 from sqlsched.instants import SECOND_US, format_us
 from sqlsched.intake import Intake
+from sqlsched.observer import Observer
+from sqlsched.planner import MAX_REFUSAL_DELAY_S
 from sqlsched.scheduled_task import TaskMessage
+from sqlsched.storage.schedules import DAMAGED
 from sqlsched.storage.turn import Finished, Printed, Started
 
 log = logging.getLogger("sqlsched")
 
-MAX_REFUSAL_DELAY_S = 30
 FLUSH_SECONDS = 1.0
 """How often the output of a run that goes on is put on record, for `logs --follow`."""
 
@@ -30,6 +32,8 @@ class _Flight:
     started: float
     task: asyncio.Task[None] | None = None
     timer: asyncio.Task[None] | None = None
+    begun: bool = False
+    """Whether its task has taken a step: one that is cancelled before never takes any."""
     sent: bool = False
     """Whether the broker was given it."""
     end: Finished | None = None
@@ -70,11 +74,14 @@ class Dispatcher:
         on_end: Callable[[], None],
         *,
         resend: bool = True,
+        observer: Observer | None = None,
     ) -> None:
+        self._observer = observer or Observer()
         self._broker = broker
         self._intake = intake
         self._clock = clock
-        self._concurrency = concurrency
+        self.concurrency = concurrency
+        """How many runs at once."""
         self._on_end = on_end
         self._resend = resend
         self._flights: dict[int, _Flight] = {}
@@ -86,12 +93,7 @@ class Dispatcher:
     @property
     def room(self) -> int:
         """How many more runs may start."""
-        return self._concurrency - len(self._flights)
-
-    @property
-    def concurrency(self) -> int:
-        """How many runs at once."""
-        return self._concurrency
+        return self.concurrency - len(self._flights)
 
     @property
     def reports_completion(self) -> bool:
@@ -113,17 +115,17 @@ class Dispatcher:
         tells = log.isEnabledFor(logging.INFO)
         event_loop = asyncio.get_running_loop()  # asked for once: it costs a system call
         for run in runs:
+            try:
+                flight = _Flight(run, run.message(), self._clock.monotonic())
+            except DAMAGED as error:
+                self._refuse_damaged(run, error)
+                continue
             if tells:
                 log.info(
                     "run %d of %s started: %s, for %s",
                     *(run.run_id, run.schedule_id, run.task_name, format_us(run.scheduled_us)),
                     extra={"run_id": str(run.run_id), "schedule_id": run.schedule_id},
                 )
-            try:
-                flight = _Flight(run, run.message(), self._clock.monotonic())
-            except (TypeError, ValueError) as error:
-                self._refuse_damaged(run, error)
-                continue
             self._flights[run.run_id] = flight
             flight.task = event_loop.create_task(self._fly(flight), name=f"run {run.run_id}")
 
@@ -145,8 +147,8 @@ class Dispatcher:
         for flight in self._flights.values():
             if flight.stopped_as is None:
                 self._stop(flight, "cancelled", reason)
-            elif flight.task is not None:
-                flight.task.cancel()
+            else:
+                self._cancel(flight)
         if at_once:
             # Two cancellations in one round of the event loop arrive as one.
             asyncio.get_running_loop().call_later(_ROUND_SECONDS, self._press)
@@ -159,8 +161,7 @@ class Dispatcher:
 
     def _press(self) -> None:
         for flight in self._flights.values():
-            if flight.task is not None:
-                flight.task.cancel()
+            self._cancel(flight)
 
     async def join(self) -> None:
         """Wait for every run to end."""
@@ -188,6 +189,7 @@ class Dispatcher:
         self._report = report + self._report
 
     async def _fly(self, flight: _Flight) -> None:
+        flight.begun = True
         with self._clock.busy():
             try:
                 end = await self._send(flight)
@@ -206,6 +208,8 @@ class Dispatcher:
             self._land(flight, end)
 
     async def _send(self, flight: _Flight) -> Finished:
+        if flight.stopped_as:
+            raise asyncio.CancelledError
         if flight.run.due_us > self._clock.now_us():
             await self._clock.reach(flight.run.due_us)
             flight.started = self._clock.monotonic()
@@ -219,6 +223,7 @@ class Dispatcher:
                 self._expire(flight, flight.run.timeout_s), context=contextvars.Context()
             )
         flight.sent = True
+        self._observer.sent(flight.run.schedule_id, self._clock.now_us() - flight.run.due_us)
         end = self._ended(flight, await self._broker.kick(flight.message))
         if flight.stopped_as:  # a task may swallow its cancellation; it was stopped anyway
             end = self._end(flight, *flight.stopped_as, code=end.exit_code)
@@ -294,6 +299,7 @@ class Dispatcher:
         self._leave(flight)
         self._refusals.pop(end.run_id, None)
         self._report.finished.append(end)
+        self._observer.ended(flight.run.schedule_id, end.status, end.finished_us)
         self._collect_output(flight, self._report)
         level = logging.INFO if end.status in _GOOD else logging.WARNING
         if log.isEnabledFor(level):
@@ -312,8 +318,13 @@ class Dispatcher:
         self._stop(flight, "timed_out", None)
 
     def _stop(self, flight: _Flight, status: str, reason: str | None) -> None:
-        if flight.stopped_as is None and flight.task is not None:
+        if flight.stopped_as is None:
             flight.stopped_as = (status, reason)
+            self._cancel(flight)
+
+    @staticmethod
+    def _cancel(flight: _Flight) -> None:
+        if flight.task is not None and flight.begun:
             flight.task.cancel()
 
     def _has_news(self, flight: _Flight) -> bool:

@@ -108,6 +108,10 @@ class Asked(ABC):
     def _polled(self, count: int) -> bool:  # noqa: ARG002
         return False
 
+    def clock_set_back(self) -> None:
+        """The clock was put back: the time for which this waits is far off, so it asks now."""
+        self._wakeup.set()
+
     async def _ask_once(self, circumstances: Circumstances) -> int | None:
         try:
             async with asyncio.timeout(ASK_SECONDS):
@@ -293,6 +297,6 @@ class ClaimFeed(Asked):
             self._wakeup.set()
 
     def clock_set_back(self) -> None:
-        """The clock was put back: the source is told next."""
+        """The same, and the source is told of it."""
         self._set_back = True
-        self._wakeup.set()
+        super().clock_set_back()

@@ -36,8 +36,14 @@ def next_minute_us(us: int) -> int:
 
 @lru_cache(maxsize=1024)
 def format_us(us: int) -> str:
-    """`2026-11-23T18:05:00+00:00`, with microseconds only when they are not zero."""
-    return from_us(us).isoformat()
+    """`2026-11-23T18:05:00+00:00`, with microseconds only when they are not zero.
+
+    What lies beyond the calendar, as only a damaged database says, is shown as the number it is.
+    """
+    try:
+        return from_us(us).isoformat()
+    except OverflowError:
+        return f"{us} us"
 
 
 def parse_time(text: str, zone: tzinfo, what: str = "time") -> datetime:

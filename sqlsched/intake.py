@@ -164,8 +164,8 @@ class Intake:
 
     def clock_set_back(self) -> None:
         """The clock was put back."""
-        for claim in self._claims.values():
-            claim.clock_set_back()
+        for asked in self._asked:
+            asked.clock_set_back()
 
     # -- what is served -------------------------------------------------------------------------
 

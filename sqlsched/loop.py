@@ -6,6 +6,7 @@ of the next firing, the end of a run, and a change of the database by someone el
 
 import asyncio
 import logging
+from dataclasses import replace
 from math import inf
 
 from sqlsched.backlog import BATCH, Backlog
@@ -16,14 +17,18 @@ from sqlsched.exceptions import StorageError
 from sqlsched.feeds import Circumstances
 from sqlsched.instants import MINUTE_US, SECOND_US, from_us
 from sqlsched.intake import Intake
+from sqlsched.notifier import Notifier
+from sqlsched.observer import Observer
 from sqlsched.planner import Moment
+from sqlsched.retention import Retention
 from sqlsched.settings import Settings
 from sqlsched.steps import Steps
-from sqlsched.storage import claims, recovery, runs
+from sqlsched.storage import claims, recovery, set_back
 from sqlsched.storage.claims import FOREVER_US
 from sqlsched.storage.connection import DamagedDatabaseError
 from sqlsched.storage.ledger import Ledger
 from sqlsched.storage.turn import Armed, Request, Turn
+from sqlsched.supervisor import Supervisor
 from sqlsched.takeover import Peers
 
 log = logging.getLogger("sqlsched")
@@ -33,10 +38,6 @@ AHEAD_FACTOR = 16
 ALONE_AHEAD = 16_384
 """The same for a process that nobody could help."""
 MAX_BACKOFF_S = 30
-PRUNE_ROWS = 500
-"""How many old runs one transaction forgets; it shares the gate with everyone's claims."""
-BELIEVED_AFTER_US = 3600 * SECOND_US
-"""A clock that was put forward may be wrong: history is not judged by it at once."""
 GIVE_UP_SECONDS = 10.0
 
 
@@ -50,8 +51,12 @@ class Loop:
         peers: Peers,
         intake: Intake,
         clock: Clock,
+        steps: Steps,
         settings: Settings,
         wakeup: asyncio.Event,
+        notifier: Notifier,
+        observer: Observer,
+        supervisor: Supervisor,
     ) -> None:
         self._ledger = ledger
         self._dispatcher = dispatcher
@@ -60,6 +65,10 @@ class Loop:
         self._clock = clock
         self._settings = settings
         self._wakeup = wakeup
+        self._notifier = notifier
+        self._observer = observer
+        self._supervisor = supervisor
+        observer.begin(lambda: dispatcher.going, lambda: len(self._backlog))
         self._stopping = False
         self._hurried = False
         self._backlog = Backlog()
@@ -72,10 +81,10 @@ class Loop:
         self._seen_us = 0
         self._started_us = clock.now_us()
         self._serving_since_us = min(self._started_us, settings.not_before_us or FOREVER_US)
-        self._steps = Steps(clock)
+        self._steps = steps
         self._failures = 0
         self._retry_us = 0
-        self._prune_from_us = 0
+        self._retention = Retention(ledger, settings)
 
     def stop(self) -> None:
         """Claim and start nothing more; `serve` returns, and `drain` hurries."""
@@ -91,8 +100,8 @@ class Loop:
         )
         while not self._stopping:
             self._wakeup.clear()
+            await self._mend_clock()
             now_us = self._clock.now_us()
-            await self._mend_clock(now_us)
             if not self._looked:
                 self._look(now_us)  # so that no turn claims what a source has just changed
             self._looked = False
@@ -113,7 +122,7 @@ class Loop:
         stop_at = give_up_at = inf
         while self._dispatcher.going or self._dispatcher.ended:
             self._wakeup.clear()
-            await self._mend_clock(self._clock.now_us())
+            await self._mend_clock()
             elapsed, now_us = self._clock.monotonic(), self._clock.now_us()
             if self._hurried:
                 stop_at, self._hurried = elapsed + seconds, False
@@ -142,6 +151,7 @@ class Loop:
                 await self._peers.take_over(now_us)
             if self._intake.news and not self._stopping:
                 await self._intake.apply(now_us)
+                request = replace(request, merged_out=self._intake.merged_out)
             turn = await self._ledger.run(claims.turn, request)
         except DamagedDatabaseError:
             raise
@@ -156,7 +166,8 @@ class Loop:
                 self._intake.runs_ended()
             if request.heartbeat:
                 self._seen_us = now_us
-                await self._prune(now_us)
+            if self._retention.is_due(now_us) and not self._steps.since_us():
+                await self._retention.sweep(now_us, self._is_pressed)
 
     def _request(self, now_us: int, report: Report) -> Request:
         return Request(
@@ -205,8 +216,11 @@ class Loop:
         self._backlog.arm(turn.armed)
         self._backlog.wait_for_room(turn.roomless)
         self._backlog.revoke(turn.revoked)
-        tell(turn)
+        tell(turn, self._observer)
         self._dispatcher.launch(turn.started)
+        self._notifier.started(turn.started)
+        if turn.untold:
+            self._notifier.tell()
         for run_id, reason in turn.cancels:
             self._dispatcher.stop(run_id, reason)
 
@@ -218,19 +232,10 @@ class Loop:
         self._failures += 1
         self._retry_us = now_us + delay_s * SECOND_US
 
-    async def _prune(self, now_us: int) -> None:
-        if now_us < self._prune_from_us:
-            return
-        before_us = now_us - self._settings.keep_us
-        try:
-            while await self._ledger.run(runs.prune, before_us, PRUNE_ROWS) == PRUNE_ROWS:
-                next_us = min(self._next_us, self._start_us())
-                if next_us - self._clock.now_us() < claims.AHEAD_US or self._wakeup.is_set():
-                    return
-        except DamagedDatabaseError:
-            raise
-        except StorageError as error:
-            log.warning("old runs are kept for now: %s", error)
+    def _is_pressed(self) -> bool:
+        """Whether something else is to be done in a moment."""
+        next_us = min(self._next_us, self._start_us())
+        return next_us - self._clock.now_us() < claims.AHEAD_US or self._wakeup.is_set()
 
     # -- when -----------------------------------------------------------------------------------
 
@@ -258,7 +263,7 @@ class Loop:
 
     def _claim_us(self, now_us: int) -> int:
         """When to claim: ahead of the time while there is room to, at the time otherwise."""
-        if self._next_us > now_us and self._room_ahead():
+        if self._settings.early and self._next_us > now_us and self._room_ahead():
             return self._next_us - claims.AHEAD_US
         return self._next_us if self._dispatcher.room else FOREVER_US
 
@@ -290,6 +295,7 @@ class Loop:
         return self._looked
 
     def _look(self, now_us: int) -> None:
+        self._supervisor.alive(self._clock.monotonic(), self._describe)
         try:
             if self._ledger.changed():
                 self._stale = True
@@ -300,6 +306,13 @@ class Loop:
             self._back_off(now_us, error)
         if now_us - self._seen_us >= MINUTE_US:
             self._stale = True
+
+    def _describe(self) -> str:
+        if self._failures:
+            return "the database cannot be written to"
+        next_us = min(self._next_us, self._backlog.start_us(1))
+        coming = "no firing to come" if next_us == FOREVER_US else f"next {from_us(next_us)}"
+        return f"{self._dispatcher.going} running, {coming}"
 
     # -- reasons to end -------------------------------------------------------------------------
 
@@ -315,7 +328,7 @@ class Loop:
             return False
         if self._dispatcher.going or self._dispatcher.ended or self._failures:
             return False
-        if self._backlog:
+        if self._backlog or not self._notifier.idle:
             return False
         if self._settings.once:
             due = self._intake.due_by(self._started_us) or self._next_us <= self._started_us
@@ -330,26 +343,33 @@ class Loop:
 
     # -- the clock ------------------------------------------------------------------------------
 
-    async def _mend_clock(self, now_us: int) -> None:
+    async def _mend_clock(self) -> None:
         """Notice that the clock was set: back, and nothing may be parked in the future; forward
         (or a suspend), and what was due meanwhile was missed."""
-        step_us = self._steps.take_us()
-        if not step_us:
-            return
-        log.warning("the clock was set by %+.1f s: it is %s now", step_us / 1e6, from_us(now_us))
-        self._stale, self._retry_us = True, 0
-        if step_us > 0:
-            self._serving_since_us = now_us
-            self._prune_from_us = now_us + BELIEVED_AFTER_US
-            return
+        while step_us := self._steps.take_us():  # none may be left when it is read next
+            now_us = self._clock.now_us()  # not before: it could still be the time before the step
+            step_s = step_us / SECOND_US
+            log.warning("the clock was set by %+.1f s: it is %s now", step_s, from_us(now_us))
+            self._stale, self._retry_us = True, 0
+            if step_us > 0:
+                self._serving_since_us = now_us
+                self._retention.doubt(now_us)
+            elif not await self._pull_back(now_us):
+                self._steps.give_back(step_us)
+                return
+
+    async def _pull_back(self, now_us: int) -> bool:
         self._serving_since_us = min(self._serving_since_us, now_us)
         self._started_us = min(self._started_us, now_us)
-        self._seen_us = self._prune_from_us = 0
+        self._settings = self._settings.set_back(now_us)
+        self._seen_us = 0
         self._intake.clock_set_back()
         try:
-            await self._ledger.run(recovery.pull_back, now_us)
+            await self._ledger.run(set_back.pull_back, now_us)
+            self._backlog.rearm(await self._ledger.run(set_back.claimed, self._peers.owner))
         except DamagedDatabaseError:
             raise
         except StorageError as error:
-            self._steps.give_back(step_us)
             self._back_off(now_us, error)
+            return False
+        return True

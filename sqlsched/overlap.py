@@ -9,6 +9,8 @@ class Candidate(NamedTuple):
 
     attempt: int
     manual: bool
+    backfill: bool
+    """A firing of the past that somebody asked for; they run one after another."""
     serial: bool
     """One of several missed firings that run one after another (`coalesce=all`)."""
     present: bool
@@ -49,13 +51,16 @@ START = Verdict("start")
 def may_start(
     run: Candidate, going: Going, now_us: int, *, reports_completion: bool = True
 ) -> Verdict:
-    """Decide about one run. Manual triggers and retries pass by pause, bounds and overlap."""
+    """Decide about one run. Manual triggers, backfills and retries pass by pause and bounds, and
+    all but backfills by overlap."""
     if not run.present:
         return Verdict("end", "cancelled", "removed")
     if run.expires_us is not None and now_us >= run.expires_us:
         return Verdict("end", "missed", "expired")
     if run.manual or run.attempt > 1:
         return START
+    if run.backfill:
+        return Verdict("hold", reason="overlap") if going.started else START
     if run.paused:
         return Verdict("end", "skipped", "paused")
     if run.runs_left is not None and run.runs_left <= 0:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 DEFAULT_CATCHUP_S = 60
 DEFAULT_RETRY_DELAY_S = 10
 MAX_RETRY_DELAY_S = 30 * 86_400
+MAX_REFUSAL_DELAY_S = 30
+"""A broker that refuses a run is asked again within this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +252,8 @@ class _Planning:
 
     def _last_due(self, first: int) -> int:
         """The latest firing that is due now, or `first` itself when that is still ahead."""
+        if first > self._moment.now_us:
+            return first
         last = self._trigger.previous_us(self._moment.now_us + 1)
         if last is not None and last > first and self._due_us(last) > self._moment.now_us:
             last = self._trigger.previous_us(last)

@@ -4,9 +4,9 @@ import asyncio
 import inspect
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,23 +15,26 @@ from sqlsched.clock import Clock, SystemClock
 from sqlsched.dispatcher import Dispatcher
 from sqlsched.exceptions import BrokerError, SqlschedError
 from sqlsched.feeds import ASK_SECONDS
-from sqlsched.instants import SECOND_US, checked_time, format_us, next_minute_us, to_us
+from sqlsched.instants import checked_time, format_us, next_minute_us, to_us
 from sqlsched.intake import Intake, MergeFunction
 from sqlsched.loop import Loop
 from sqlsched.merge_functions import preserve_all
+from sqlsched.notifier import Notifier
+from sqlsched.observer import Observer
 from sqlsched.serialization import shorten
 from sqlsched.settings import Settings
-from sqlsched.storage import owners, recovery
+from sqlsched.steps import Steps
+from sqlsched.storage import highest_time, owners, set_back
 from sqlsched.storage.connection import default_path
-from sqlsched.storage.ledger import Ledger
+from sqlsched.storage.file_systems import shared_warning
+from sqlsched.storage.ledger import Ledger, PrivateLedger
+from sqlsched.supervisor import NOBODY, Supervisor
 from sqlsched.takeover import Peers
 
 log = logging.getLogger("sqlsched")
 
 END_SECONDS = 10
 """How long a source may take to shut down."""
-CLOCK_TOLERANCE_US = 3600 * SECOND_US
-"""A clock further than this behind the highest time on record is not believed at the start."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +45,16 @@ class Options:
     catchup_window: int | str | None = None
     drain_seconds: int = 30
     keep_seconds: int = 90 * 86_400
+    keep_failed_seconds: int | None = None
     accept_clock: bool = False
     delivery: str = "at-least-once"
+    app_dir: Path = Path()
+    """Where hooks run, and hooks that are tasks are imported from."""
+    observer: Observer = field(default_factory=Observer)
+    supervisor: Supervisor = NOBODY
+    private: bool = False
+    """The ledger is a copy to play with; see `PrivateLedger`. Nobody gets up early for a firing,
+    as no time is lost."""
 
 
 class Scheduler:
@@ -174,14 +185,19 @@ class Scheduler:
 
     async def _serve(self, skip_first_run: bool, settings: Settings, options: Options) -> None:
         with self.clock.busy():
-            async with self._running(), Ledger(self.database) as ledger:
+            open_ledger = PrivateLedger if options.private else Ledger
+            async with self._running(), open_ledger(self.database) as ledger:
+                if not options.private and (warning := shared_warning(self.database)):
+                    log.warning("%s", warning)
+                options.supervisor.ready(f"serving {self.database}")
                 peers = Peers(ledger, resend=options.delivery == "at-least-once")
+                steps = Steps(self.clock)  # before it is asked for the time
                 await self._check_clock(ledger, options)
                 await peers.join(self.clock.now_us())
                 try:
                     if skip_first_run:
-                        settings = await self._skip_first_run(settings)
-                    await self._serve_as(peers, ledger, settings, options)
+                        settings = await self._skip_first_run(settings, options.supervisor)
+                    await self._serve_as(peers, ledger, steps, settings, options)
                 finally:
                     await peers.leave(self.clock.now_us())
 
@@ -198,7 +214,7 @@ class Scheduler:
                 await self.shutdown()
 
     async def _serve_as(
-        self, peers: Peers, ledger: Ledger, settings: Settings, options: Options
+        self, peers: Peers, ledger: Ledger, steps: Steps, settings: Settings, options: Options
     ) -> None:
         concurrency = options.concurrency or self.broker.default_concurrency
         resend = options.delivery == "at-least-once" and not self.broker.reports_completion
@@ -206,15 +222,27 @@ class Scheduler:
             self.sources, self.merge_func, ledger, self.clock, self._start, resend=resend
         )
         dispatcher = Dispatcher(
-            self.broker, intake, self.clock, concurrency, self._wakeup.set, resend=resend
+            *(self.broker, intake, self.clock, concurrency, self._wakeup.set),
+            resend=resend,
+            observer=options.observer,
         )
-        settings = settings.with_options(options.catchup_window, options.keep_seconds * SECOND_US)
-        loop = Loop(ledger, dispatcher, peers, intake, self.clock, settings, self._wakeup)
+        settings = settings.with_options(
+            *(options.catchup_window, options.keep_seconds, options.keep_failed_seconds),
+            early=not options.private,
+        )
+        notifier = Notifier(
+            ledger, peers.owner, self.clock, str(options.app_dir.absolute()), self._wakeup.set
+        )
+        loop = Loop(
+            *(ledger, dispatcher, peers, intake, self.clock, steps, settings, self._wakeup),
+            *(notifier, options.observer, options.supervisor),
+        )
         self._loop, self._dispatcher = loop, dispatcher
         log.info("serving %s with %d at a time", self.database, concurrency)
         try:
             if not self._stop_requested:
                 await loop.serve()
+            options.supervisor.stopping()
             await loop.drain(options.drain_seconds)
         except BaseException:
             self.stop(at_once=True)
@@ -222,36 +250,55 @@ class Scheduler:
             raise
         finally:
             await intake.end()
+            await notifier.end()
             self._loop = self._dispatcher = None
         log.info("stopped serving %s", self.database)
 
-    async def _skip_first_run(self, settings: Settings) -> Settings:
+    async def _skip_first_run(self, settings: Settings, supervisor: Supervisor) -> Settings:
         minute_us = next_minute_us(self.clock.now_us())
+
+        def is_put_back() -> bool:
+            return next_minute_us(self.clock.now_us()) < minute_us
+
         log.info("nothing is dispatched before %s", format_us(minute_us))
-        await self._sleep_until(minute_us)
+        await self._sleep_until(minute_us, supervisor, "waiting for the next minute", is_put_back)
+        if is_put_back():
+            return await self._skip_first_run(settings, supervisor)
         return settings.with_first_run(minute_us)
 
     async def _check_clock(self, ledger: Ledger, options: Options) -> None:
         """A machine without a battery clock starts in the past: wait until the clock is right."""
-        highest_us = await ledger.run(owners.highest_time_us)
+        highest_us = await ledger.run(highest_time.of_schedulers)
+        changed_us = await ledger.run(highest_time.of_changes)
         now_us = self.clock.now_us()
-        if highest_us is None or highest_us <= now_us:
+        if max(highest_us, changed_us) <= now_us:
             return
-        if options.accept_clock:
-            await ledger.run(owners.accept_clock, now_us)
-        elif highest_us - now_us > CLOCK_TOLERANCE_US:
+        if not options.accept_clock and highest_us - now_us > owners.CLOCK_TOLERANCE_US:
             log.warning(
                 "the clock says %s, but this database has seen %s: waiting for the clock to be "
                 "set; if it is right, start with --accept-clock",
                 *(format_us(now_us), format_us(highest_us)),
             )
-            await self._sleep_until(highest_us - CLOCK_TOLERANCE_US)
-        await ledger.run(recovery.pull_back, self.clock.now_us())
+            believed_us = highest_us - owners.CLOCK_TOLERANCE_US
+            await self._sleep_until(believed_us, options.supervisor, "waiting for the clock")
+            if self._stop_requested:
+                return
+        await ledger.run(set_back.pull_back, self.clock.now_us())
 
-    async def _sleep_until(self, until_us: int) -> None:
-        while self.clock.now_us() < until_us and not self._stop_requested:
+    async def _sleep_until(
+        self,
+        until_us: int,
+        supervisor: Supervisor,
+        why: str,
+        is_in_vain: Callable[[], bool] = lambda: False,
+    ) -> None:
+        def is_over() -> bool:
+            supervisor.alive(self.clock.monotonic(), lambda: why)
+            return self._stop_requested or is_in_vain()
+
+        while self.clock.now_us() < until_us and not is_over():
             self._wakeup.clear()
-            await self.clock.wait(until_us, self._wakeup, lambda: self._stop_requested)
+            await self.clock.wait(until_us, self._wakeup, is_over)
 
 
 async def _end(source: ScheduleSource) -> None:

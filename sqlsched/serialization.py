@@ -2,6 +2,7 @@
 
 Refused, with the place named: NaN and Infinity, duplicate keys, integers beyond 64 bits, lone
 surrogates, keys that are not strings, anything that JSON has no word for, nesting beyond 64.
+An error names the place and not the value, which may be a secret and would come into the log.
 """
 
 import json
@@ -36,7 +37,7 @@ def parse(text: str, what: str) -> Any:
     except RecursionError:
         raise InvalidScheduleError(f"{what} is nested deeper than {MAX_DEPTH} levels") from None
     except ValueError as error:
-        raise InvalidScheduleError(f"{what} is not valid JSON: {shorten(text)}: {error}") from None
+        raise InvalidScheduleError(f"{what} is not valid JSON: {error}") from None
 
 
 def checked(value: Any, what: str) -> Any:
@@ -48,21 +49,21 @@ def checked_array(value: Any, what: str) -> list[Any]:
     """The same of what must be an array."""
     if isinstance(value, _ARRAYS):
         return [_checked(item, what, 1) for item in value]
-    raise InvalidScheduleError(f"{what} {shorten(value)}: give a JSON array, like [1, 2]")
+    raise InvalidScheduleError(f"{what} is {kind(value)}: give a JSON array, like [1, 2]")
 
 
 def checked_object(value: Any, what: str) -> dict[str, Any]:
     """The same of what must be an object."""
     if isinstance(value, dict):
         return {_key(k, what): _checked(item, what, 1) for k, item in value.items()}
-    raise InvalidScheduleError(f'{what} {shorten(value)}: give a JSON object, like {{"a": 1}}')
+    raise InvalidScheduleError(f'{what} is {kind(value)}: give a JSON object, like {{"a": 1}}')
 
 
 def checked_text(value: Any, what: str) -> str:
     """The same of what must be text."""
     if isinstance(value, str):
         return _checked_text(value, what)
-    raise InvalidScheduleError(f"{what} {shorten(value)}: give text")
+    raise InvalidScheduleError(f"{what} is {kind(value)}: give text")
 
 
 def as_json(value: Any, what: str) -> Any:
@@ -74,6 +75,11 @@ def as_json(value: Any, what: str) -> Any:
         return checked(_plain(value), what)
     except RecursionError:
         raise InvalidScheduleError(f"{what} is nested deeper than {MAX_DEPTH} levels") from None
+
+
+def kind(value: object) -> str:
+    """Say what a value is where it must not be shown: "an array", "a set"."""
+    return _KINDS.get(type(value)) or f"a {type(value).__name__}"
 
 
 def shorten(value: object, limit: int = 60) -> str:
@@ -120,8 +126,7 @@ def _checked_nested(value: Any, what: str, depth: int) -> Any:
     if isinstance(value, dict):
         return {_key(k, what): _checked(item, what, depth + 1) for k, item in value.items()}
     raise InvalidScheduleError(
-        f"{what} has a {type(value).__name__}, {shorten(value)}; JSON has text, numbers, "
-        "true, false, null, arrays and objects"
+        f"{what} has {kind(value)}; JSON has text, numbers, true, false, null, arrays and objects"
     )
 
 
@@ -137,10 +142,18 @@ def _checked_text(text: str, what: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InvalidScheduleError(
-            f"{what} has text that is not Unicode: {shorten(text)}"
-        ) from None
+        raise InvalidScheduleError(f"{what} has text that is not Unicode") from None
     return str(text)
+
+
+_KINDS: dict[type, str] = {
+    **dict.fromkeys((list, tuple), "an array"),
+    dict: "an object",
+    str: "text",
+    bool: "true or false",
+    **dict.fromkeys((int, float), "a number"),
+    type(None): "null",
+}
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -157,7 +170,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _int(digits: str) -> int:
     if len(digits) > 20:
-        raise ValueError(f"the integer {digits[:20]}… does not fit in 64 bits")
+        raise ValueError(f"an integer of {len(digits)} digits does not fit in 64 bits")
     return int(digits)
 
 

@@ -2,12 +2,12 @@
 
 import asyncio
 import heapq
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import count
+from typing import NamedTuple
 
 from sqlsched.clock import SLICE_SECONDS, Clock
 from sqlsched.instants import SECOND_US, to_us
@@ -18,20 +18,48 @@ _SETTLE_ROUNDS = 3
 """Rounds of the event loop that must pass without work before the clock jumps."""
 
 
-@dataclass(eq=False)
-class _Work:
+class _Work(AbstractContextManager[None]):
     """Something in progress; `asleep` counts what within it waits on the clock."""
 
-    asleep: int = 0
+    def __init__(self, clock: "FakeClock") -> None:
+        self._clock = clock
+        self._outer: _Work | None = None
+        self.asleep = 0
+
+    def __enter__(self) -> None:
+        self._outer = _work.get()
+        _work.set(self)
+        self._clock._at_work += 1
+
+    def __exit__(self, *_: object) -> None:
+        _work.set(self._outer)
+        self._clock._at_work -= not self.asleep
+        self._clock._check_soon()
 
 
-@dataclass(order=True)
 class _Sleeper:
+    """Somebody who sleeps for a while."""
+
+    __slots__ = ("done", "is_awake", "order", "until_us", "work")
+
+    def __init__(self, until_us: int, order: int, done: asyncio.Future[None]) -> None:
+        self.until_us = until_us
+        self.order = order
+        self.done = done
+        self.work = _work.get()
+        self.is_awake = False
+
+    def __lt__(self, other: "_Sleeper") -> bool:
+        return (self.until_us, self.order) < (other.until_us, other.order)
+
+
+class _Waiter(NamedTuple):
+    """Somebody who waits for a time of day, or to be woken up before; `look` looks whether it is
+    time."""
+
     until_us: int
-    order: int
-    done: asyncio.Future[None] = field(compare=False)
-    work: _Work | None = field(compare=False)
-    wakeup: asyncio.Event | None = field(compare=False)
+    wakeup: asyncio.Event
+    look: Callable[[], None]
 
 
 _work: ContextVar[_Work | None] = ContextVar("sqlsched_fake_clock_work", default=None)
@@ -43,7 +71,8 @@ class FakeClock(Clock):
     Give it to a scheduler (`Scheduler(…, clock=FakeClock(start))`) and await `scheduler.run(
     until=…)`: the real loop runs, and whenever all of it waits, the clock jumps to the next
     moment that somebody waits for. A task sees the time of its firing in `clock.now()`, and may
-    `await clock.sleep(seconds)` to take time itself. `start` is an aware datetime.
+    `await clock.sleep(seconds)` to take time itself; one that ends at an instant has ended when it
+    is decided what begins at it. `start` is an aware datetime.
     """
 
     def __init__(self, start: datetime) -> None:
@@ -55,8 +84,15 @@ class FakeClock(Clock):
         self._elapsed_us = 0
         self._order = count()
         self._sleepers: list[_Sleeper] = []
-        self._at_work: set[_Work] = set()
+        """A heap."""
+        self._waiters: list[_Waiter] = []
+        """The few of them, in the order of their coming."""
+        self._at_work = 0
+        """How much work is in progress that does not sleep."""
         self._checking = False
+        self._rounds = 0
+        """How many rounds of the event loop have passed without work."""
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def now_us(self) -> int:
         return self._wall_us
@@ -67,6 +103,7 @@ class FakeClock(Clock):
     def advance(self, duration: timedelta | float) -> None:
         """Let time pass at once (seconds, or a timedelta), as if the process had been busy."""
         self._pass(_us(duration))
+        self._soon(self._wake_due)
 
     def set_back(self, duration: timedelta | float) -> None:
         """Put the wall clock back, as an administrator does: no time passes."""
@@ -77,100 +114,145 @@ class FakeClock(Clock):
         self._step(_us(duration))
 
     async def sleep(self, seconds: float) -> None:
-        if seconds > 0:
-            await self._wait(self._wall_us + round(seconds * SECOND_US), None)
-        await asyncio.sleep(0)
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        done = asyncio.get_running_loop().create_future()
+        until_us = self._wall_us + round(seconds * SECOND_US)
+        sleeper = _Sleeper(until_us, next(self._order), done)
+        heapq.heappush(self._sleepers, sleeper)
+        self._fall_asleep(sleeper.work)
+        try:
+            await done
+        except BaseException:
+            if not sleeper.is_awake:
+                self._sleepers.remove(sleeper)
+                heapq.heapify(self._sleepers)
+                self._awake(sleeper.work)
+            raise
 
     async def reach(self, us: int) -> None:
         await self.sleep(min(us - self._wall_us, self.lead_us) / SECOND_US)
 
     async def wait(self, until_us: int, wakeup: asyncio.Event, poll: Callable[[], bool]) -> None:
-        while not wakeup.is_set() and not poll() and self._wall_us < until_us:
-            await self._wait(until_us, wakeup)
+        if not (wakeup.is_set() or poll() or self._wall_us >= until_us):
+            await self._wait(until_us, wakeup, poll)
         await asyncio.sleep(0)
 
-    @contextmanager
-    def busy(self) -> Iterator[None]:
-        work = _Work()
-        self._at_work.add(work)
-        token = _work.set(work)
-        try:
-            yield
-        finally:
-            _work.reset(token)
-            self._at_work.discard(work)
-            self._check_soon()
+    async def _wait(self, until_us: int, wakeup: asyncio.Event, poll: Callable[[], bool]) -> None:
+        loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle
+        failure: Exception | None = None
 
-    async def _wait(self, until_us: int, wakeup: asyncio.Event | None) -> None:
-        done = asyncio.get_running_loop().create_future()
-        sleeper = _Sleeper(until_us, next(self._order), done, _work.get(), wakeup)
-        heapq.heappush(self._sleepers, sleeper)
-        if sleeper.work is not None:
-            sleeper.work.asleep += 1
+        def look() -> None:
+            nonlocal failure
+            try:
+                is_over = poll() or self._wall_us >= until_us
+            except Exception as error:
+                is_over, failure = True, error
+            if is_over:
+                wakeup.set()
+
+        def look_again() -> None:  # in real time, as others may do something
+            nonlocal timer
+            look()
+            timer = loop.call_later(SLICE_SECONDS, look_again)
+
+        timer = loop.call_later(SLICE_SECONDS, look_again)
+        work, waiter = _work.get(), _Waiter(until_us, wakeup, look)
+        self._waiters.append(waiter)
+        self._fall_asleep(work)
+        try:
+            await wakeup.wait()
+        finally:
+            timer.cancel()
+            self._waiters.remove(waiter)
+            self._awake(work)
+        if failure is not None:
+            raise failure
+
+    def busy(self) -> AbstractContextManager[None]:
+        return _Work(self)
+
+    def _soon(self, callback: Callable[[], None]) -> None:
+        """Call something in the event loop, wherever this is: a task may be in a thread."""
+        if self._loop is not None and (self._sleepers or self._waiters):
+            self._loop.call_soon_threadsafe(callback)
+
+    def _fall_asleep(self, work: _Work | None) -> None:
+        if work is not None:
+            self._at_work -= not work.asleep
+            work.asleep += 1
         self._check_soon()
-        waiting = asyncio.ensure_future(wakeup.wait()) if wakeup is not None else None
-        try:
-            await asyncio.wait(
-                [done, *([waiting] if waiting else [])],
-                timeout=SLICE_SECONDS if waiting else None,
-                return_when="FIRST_COMPLETED",
-            )
-        finally:
-            if waiting is not None:
-                waiting.cancel()
-            if not done.done():
-                self._sleepers.remove(sleeper)
-                heapq.heapify(self._sleepers)
-                self._awake(sleeper)
 
-    def _awake(self, sleeper: _Sleeper) -> None:
-        if sleeper.work is not None:
-            sleeper.work.asleep -= 1
-        if not sleeper.done.done():
-            sleeper.done.set_result(None)
+    def _awake(self, work: _Work | None) -> None:
+        if work is not None:
+            work.asleep -= 1
+            self._at_work += not work.asleep
 
     def _check_soon(self) -> None:
-        if not self._checking and self._sleepers:
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self._checking = loop, False
+        self._rounds = 0
+        if not self._checking and (self._sleepers or self._waiters):
             self._checking = True
-            asyncio.get_running_loop().call_soon(self._check, 0)
+            loop.call_soon(self._check)
 
-    def _check(self, rounds: int) -> None:
+    def _check(self) -> None:
         if not self._is_quiet():
             self._checking = False
-        elif rounds < _SETTLE_ROUNDS:
-            asyncio.get_running_loop().call_soon(self._check, rounds + 1)
+        elif self._rounds < _SETTLE_ROUNDS:
+            self._rounds += 1
+            asyncio.get_running_loop().call_soon(self._check)
         else:
             self._checking = False
             self._jump()
 
     def _is_quiet(self) -> bool:
-        return (
-            bool(self._sleepers)
-            and self._sleepers[0].until_us < _NEVER_US
-            and all(work.asleep for work in self._at_work)
-            and not any(s.wakeup is not None and s.wakeup.is_set() for s in self._sleepers)
-        )
+        return not self._at_work and not any(w.wakeup.is_set() for w in self._waiters)
 
     def _jump(self) -> None:
-        self._pass(max(0, self._sleepers[0].until_us - self._wall_us))
+        next_us = min((waiter.until_us for waiter in self._waiters), default=_NEVER_US)
+        if self._sleepers:
+            next_us = min(next_us, self._sleepers[0].until_us)
+        if next_us < _NEVER_US:
+            self._pass(max(0, next_us - self._wall_us))
+            self._wake_due()
 
     def _pass(self, us: int) -> None:
         self._elapsed_us += us
         self._wall_us += us
-        self._wake_due()
 
     def _step(self, us: int) -> None:
         self._wall_us += us
         for sleeper in self._sleepers:
-            # A sleep is on elapsed time, which no step touches; who waits for a time of day looks
-            # at the clock again.
-            sleeper.until_us = self._wall_us if sleeper.wakeup else sleeper.until_us + us
-        heapq.heapify(self._sleepers)
-        self._wake_due()
+            sleeper.until_us += us  # a sleep is on elapsed time, which no step touches
+        self._soon(self._look_around)
+
+    def _look_around(self) -> None:
+        """Let all look at the clock who wait for a time of day."""
+        for waiter in self._waiters:
+            waiter.look()
+        self._check_soon()
 
     def _wake_due(self) -> None:
+        """Wake who has slept long enough; if nobody has, who waited for this moment.
+
+        So what ends at an instant has ended when it is decided what begins at it.
+        """
+        is_waiters_turn = not self._sleepers or self._sleepers[0].until_us > self._wall_us
         while self._sleepers and self._sleepers[0].until_us <= self._wall_us:
-            self._awake(heapq.heappop(self._sleepers))
+            sleeper = heapq.heappop(self._sleepers)
+            sleeper.is_awake = True
+            self._awake(sleeper.work)
+            if not sleeper.done.done():
+                sleeper.done.set_result(None)
+        if is_waiters_turn:
+            for waiter in self._waiters:
+                if waiter.until_us <= self._wall_us:
+                    waiter.look()
+        self._check_soon()
 
 
 def _us(duration: timedelta | float) -> int:

@@ -1,6 +1,6 @@
 """When a schedule fires, nominally: pure arithmetic over instants, without policies or a clock."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import lru_cache
 
@@ -52,6 +52,14 @@ class Trigger:
             before_us = min(before_us, self.end_us + 1)
         found = self._previous(before_us)
         return found if found is None or self.start_us is None or found >= self.start_us else None
+
+    def counted_from(self, us: int) -> "Trigger":
+        """The same, but its interval may begin before `us`: where the clock was put back to before
+        its creation, it goes on in the same steps from there."""
+        if self.interval_s is None or self.start_us is not None or self.anchor_us <= us:
+            return self
+        step = self.interval_s * SECOND_US
+        return replace(self, anchor_us=us - (us - self.anchor_us) % step)
 
     def count(self, first_us: int, last_us: int) -> int:
         """How many firings there are from one firing to another, both included."""

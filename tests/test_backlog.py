@@ -41,3 +41,11 @@ def test_a_claim_that_was_taken_back_is_not_started() -> None:
     made = backlog(10, 20, 30)
     made.revoke([0, 2])
     assert made.take(until_us=99, room=9) == [1]
+
+
+def test_rearming_begins_anew() -> None:
+    made = backlog(10, 20)
+    made.wait_for_room([7])
+    made.rearm([Armed(1, 50), Armed(0, 40)])
+    assert (made.start_us(1), len(made)) == (40, 2)
+    assert made.take(until_us=50, room=5) == [0, 1]

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from sqlsched.durations import MAX_SECONDS, format_duration, parse_duration
 from sqlsched.exceptions import InvalidScheduleError
+from sqlsched.field_checks import check_schedule_id
 from sqlsched.instants import parse_time
-from sqlsched.scheduled_task import FIELD_NAMES, ScheduledTask, check_schedule_id
+from sqlsched.scheduled_task import FIELD_NAMES, ScheduledTask
 from sqlsched.serialization import dumps, loads, shorten
 from sqlsched.timezones import checked_cron_offset, format_cron_offset
 

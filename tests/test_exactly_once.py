@@ -305,6 +305,17 @@ def test_the_file_is_private_and_durable(tmp_path: Path) -> None:
     seen.close()
 
 
+def test_a_trigger_that_others_planted_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "seen.db"
+    seen = SqliteSeen(path)
+    seen.begin("a")
+    seen.close()
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TRIGGER planted AFTER INSERT ON seen BEGIN DELETE FROM seen; END")
+    with pytest.raises(StorageError, match=r"seen\.db is a database for something else"):
+        SqliteSeen(path).begin("b")
+
+
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     open_for_writing(tmp_path / "app.db", create=True).close()
     (tmp_path / "notes.txt").write_text("no database at all, but long enough to be one " * 9)

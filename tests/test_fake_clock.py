@@ -225,6 +225,80 @@ async def test_setting_the_clock_makes_who_waits_look_around_at_once(clock: Fake
     assert asked == [0, -3600]
 
 
+async def test_what_ends_at_an_instant_has_ended_when_it_is_decided_what_begins_at_it(
+    clock: FakeClock,
+) -> None:
+    seen: list[str] = []
+
+    async def waiter() -> None:
+        with clock.busy():
+            await clock.wait(us(clock, 60), asyncio.Event(), never)
+            seen.append("begins")
+
+    async def work() -> None:
+        with clock.busy():
+            await clock.sleep(60)
+            await real_work()
+            seen.append("ends")
+
+    await asyncio.gather(waiter(), work(), waiter())
+    assert seen == ["ends", "begins", "begins"]
+    assert seconds(clock) == 60
+
+
+async def test_what_was_just_begun_begins_at_the_time_at_which_it_was(clock: FakeClock) -> None:
+    later = asyncio.create_task(clock.sleep(1000))
+    began: list[float] = []
+
+    async def work() -> None:
+        with clock.busy():
+            began.append(seconds(clock))
+
+    for rounds in range(3):  # however far the clock has got with looking whether all is quiet
+        await clock.sleep(10)
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        with clock.busy():
+            working = asyncio.create_task(work())
+            await clock.sleep(5)
+        await working
+    assert began == [10, 25, 40]
+    await later
+
+
+async def test_a_look_that_fails_is_the_waiters_failure(clock: FakeClock) -> None:
+    def poll() -> bool:
+        if seconds(clock):
+            raise OSError("gone")
+        return False
+
+    with pytest.raises(OSError, match="gone"):
+        await clock.wait(us(clock, 90), asyncio.Event(), poll)
+    assert seconds(clock) == 90
+    await clock.sleep(1)
+
+
+@pytest.mark.parametrize("step", [-3600, 3600])
+async def test_a_task_in_a_thread_may_set_the_clock(clock: FakeClock, step: float) -> None:
+    with clock.busy():
+        waiting = asyncio.create_task(clock.wait(us(clock, 90), asyncio.Event(), never))
+        await begun()
+        await asyncio.to_thread(clock.set_forward, step)
+    await waiting
+    assert clock.monotonic() == (0 if step > 0 else 90 + 3600)
+
+
+def test_a_loop_that_was_left_in_the_middle_does_not_stop_the_next(clock: FakeClock) -> None:
+    async def left() -> None:
+        waiting = asyncio.create_task(clock.sleep(60))
+        await begun()
+        waiting.cancel()
+
+    asyncio.run(left())
+    asyncio.run(clock.sleep(10))
+    assert seconds(clock) == 10
+
+
 def test_it_serves_one_event_loop_after_another(clock: FakeClock) -> None:
     asyncio.run(clock.sleep(10))
     asyncio.run(clock.sleep(10))

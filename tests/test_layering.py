@@ -16,12 +16,14 @@ PACKAGE = Path(__file__).parents[1] / "sqlsched"
 
 LAYERS = {
     "core": "exceptions serialization durations instants output timezones cron cron_fields bits "
-    "scheduled_task trigger planner overlap merge_functions",
-    "ports": "abc clock run_context importing processes",
+    "scheduled_task field_checks trigger planner overlap merge_functions toml_writer toml_lines "
+    "evidence why causes clock_changes words timeline timeline_svg time_axis dashboard",
+    "ports": "abc clock run_context importing processes hook_task observer trial supervisor",
     "storage": "storage",
-    "engine": "scheduler loop backlog dispatcher takeover feeds intake events settings steps",
+    "engine": "scheduler loop backlog dispatcher takeover feeds intake events settings steps "
+    "hooks notifier simulation difference doctor retention",
     "user-held": "task kicker created_schedule testing",
-    "adapters": "sources brokers integrations exactly_once",
+    "adapters": "sources brokers integrations exactly_once metrics sd_notify",
     "outermost": "cli __main__ examples sqlsched",
 }
 MAY_IMPORT = {
@@ -35,6 +37,7 @@ MAY_IMPORT = {
 }
 EXCEPTIONS = {
     ("abc", "user-held"): "`Broker.task` makes a Task, which its users hold",
+    ("simulation", "user-held"): "it runs the loop on the fake clock that users test with",
     ("sources.label", "user-held"): "it reads the schedules that tasks declare",
     ("exactly_once", "storage"): "it keeps what was seen in a SQLite file of its own",
     ("integrations.taskiq", "storage"): "it marks what taskiq sent of the schedules in our storage",
@@ -63,6 +66,7 @@ ONE_PLACE = {
     "celery": {"brokers.celery", "exactly_once.celery"},
     "click": {"cli"},
     "kombu": {"brokers.celery"},  # the part of Celery that sends
+    "prometheus_client": {"metrics"},
     "redis": {"sources.redis", "exactly_once.redis"},
     "tabulate": {"cli"},
     "taskiq": {

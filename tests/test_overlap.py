@@ -12,6 +12,7 @@ NOW = 1_800_000_000 * SECOND_US
 RUN = Candidate(
     attempt=1,
     manual=False,
+    backfill=False,
     serial=False,
     present=True,
     paused=False,
@@ -71,6 +72,19 @@ def test_manual_triggers_and_retries_pass_by_pause_bounds_and_overlap(
 ) -> None:
     run = RUN._replace(paused=True, runs_left=0, overlap="skip", **changes)
     assert may_start(run, ONE_AND_HELD, NOW) == START
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("reports_completion", [True, False])
+def test_what_is_backfilled_passes_by_pause_and_bounds_and_runs_one_after_another(
+    policy: str | None, reports_completion: bool
+) -> None:
+    run = RUN._replace(backfill=True, paused=True, runs_left=0, overlap=policy)
+    assert may_start(run, NONE, NOW, reports_completion=reports_completion) == START
+    assert may_start(run, Going(held=(2,)), NOW, reports_completion=reports_completion) == START
+    assert may_start(run, ONE_AND_HELD, NOW, reports_completion=reports_completion) == HOLD
+    retry = run._replace(attempt=2)
+    assert may_start(retry, ONE_AND_HELD, NOW, reports_completion=reports_completion) == START
 
 
 @pytest.mark.parametrize("changes", [{}, {"manual": True}, {"attempt": 2}, {"paused": True}])

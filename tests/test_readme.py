@@ -178,6 +178,18 @@ def test_every_command_named_in_the_readme_exists() -> None:
     assert named <= set(TABLE), named - set(TABLE)
 
 
+def test_the_words_for_those_who_come_from_elsewhere_are_ours() -> None:
+    from sqlsched.cli.schedule_options import OPTIONS
+
+    table = README.partition("## Coming from elsewhere")[2].partition("\n## ")[0]
+    ours = " ".join(row.split(" | ")[-1] for row in table.splitlines() if " | " in row)
+    named = set(re.findall(r"--[a-z][a-z-]+", ours))
+    options = {flag for option in OPTIONS for flag in option.flags}
+    known = options | {"--replace", "--broker", "--db", "--skip-first-run"}
+    assert len(named) > 10
+    assert named <= known, named - known
+
+
 def test_the_main_job_shows_runs_and_their_history(shell: Shell) -> None:
     printed = shell(f"{sys.executable} -m sqlsched.examples.first_steps")
     history = printed.split("$ sqlsched history")[1]
@@ -201,6 +213,6 @@ def test_the_table_of_speeds_is_the_one_that_was_measured() -> None:
 
 def test_the_pictures_are_there() -> None:
     pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", README)
-    assert len(pictures) == 2
+    assert len(pictures) == 3
     for picture in pictures:
         assert (ROOT / picture).read_text().startswith("<?xml")

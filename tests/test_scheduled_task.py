@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from sqlsched.exceptions import InvalidScheduleError, SqlschedError
+from sqlsched.field_checks import check_schedule_id
 from sqlsched.output import OutputBuffer
 from sqlsched.scheduled_task import (
     FIELD_NAMES,
     ScheduledTask,
     TaskMessage,
-    check_schedule_id,
     derive_task_id,
     new_schedule_id,
     schedule_to_json,

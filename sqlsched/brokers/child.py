@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from sqlsched.brokers import wire
 from sqlsched.brokers.job import Job, leave
-from sqlsched.brokers.linux import die_with_parent
+from sqlsched.brokers.linux import adopt_orphans, die_with_parent, wake_with_parents_end
 from sqlsched.processes import process_start_time, session_members, signal_groups
 
 _RECEIVE_BYTES = 1 << 18
@@ -30,6 +30,7 @@ def main(control_fd: int) -> None:
     """Serve the socket. A forked child comes back here too, with its job, and does only that."""
     preloaded = set(sys.modules)
     control = socket.socket(fileno=control_fd)
+    wake_with_parents_end()
     gc.disable()  # a collection would write to pages that are shared with the children
     gc.collect()
     gc.freeze()
@@ -56,6 +57,7 @@ class Server:
         self._children: dict[int, _Child] = {}
         self._lingering = False
         self._pid = os.getpid()
+        self._adopts = adopt_orphans()
         self._wakeup, wakeup = os.pipe()
         for fd in (self._wakeup, wakeup):
             os.set_blocking(fd, False)
@@ -109,19 +111,21 @@ class Server:
             self._send(wire.REFUSED, run, error.errno or 0)
             pid = -1
         if pid == 0:
-            return self._become_child(payload, output_fd, report_fd)
+            return self._become_child(run, payload, output_fd, report_fd)
         os.close(output_fd)
         os.close(report_fd)
         if pid > 0:
             self._children[run] = _Child(pid)
-            self._send(wire.STARTED, run, pid, process_start_time(pid) or 0)
         return None
 
-    def _become_child(self, payload: bytes, output_fd: int, report_fd: int) -> Job:
+    def _become_child(self, run: int, payload: bytes, output_fd: int, report_fd: int) -> Job:
+        die_with_parent(self._pid)
+        # Said here, before the run can leave anything behind that somebody has to find.
+        pid = os.getpid()
+        self._send(wire.STARTED, run, pid, process_start_time(pid) or 0)
         # Detached: its number will be another file's soon, and the object must not close that one.
         os.close(self._control.detach())
         signal.set_wakeup_fd(-1)
-        die_with_parent(self._pid)
         return Job(payload, output_fd, report_fd)
 
     def _stop(self, run: int, signum: int) -> None:
@@ -131,6 +135,8 @@ class Server:
         child.stopping = True
         child.killed = signum == signal.SIGKILL
         self._signal(child.pid, signum)
+        if not child.killed:
+            self._signal(child.pid, signal.SIGCONT)  # who was stopped is to hear of it, too
         self._reap()
 
     @staticmethod
@@ -155,6 +161,17 @@ class Server:
                 self._lingering = True
                 continue
             self._release(run, child, child.status)
+        if self._adopts:
+            self._reap_adopted()
+
+    def _reap_adopted(self) -> None:
+        """What runs left behind has us for a parent, and an init that reaps, as a container need
+        not have one."""
+        with suppress(ChildProcessError):
+            while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if any(child.pid == ended.si_pid for child in self._children.values()):
+                    return  # one of our own that lingers: its time comes
+                os.waitpid(ended.si_pid, 0)
 
     def _release(self, run: int, child: _Child, status: int) -> None:
         if child.stopping:

@@ -1,6 +1,7 @@
 """How an exception that ended a task is told: a line for the ledger, a traceback for its output."""
 
 import traceback
+import unicodedata  # noqa: F401 - traceback imports it late, when an application may have its own
 from types import TracebackType
 
 from sqlsched.brokers.wire import MAX_ERROR

@@ -31,6 +31,9 @@ _NOT_FOUND = 127
 _NOT_EXECUTABLE = 126
 """What a shell says: POSIX, Shell Command Language, 2.8.2."""
 
+_End = tuple[str | None, int]
+"""How a run ended: a line about what went wrong, and the exit status."""
+
 
 class Job:
     """A request, in the process that was forked for it."""
@@ -38,9 +41,23 @@ class Job:
     def __init__(self, payload: bytes, output_fd: int, report_fd: int) -> None:
         self._payload = payload
         _take_over(output_fd, report_fd)
+        self._pid = os.getpid()
+        self._pipe = _identity(_REPORT_FD)
 
     def run(self) -> int:
         """Do it; the exit status. A shell line or a command replaces this process instead."""
+        line, status = self._do()
+        if line and self._may_report():
+            with suppress(OSError):  # the scheduler may be gone, and then nobody asks
+                os.write(_REPORT_FD, line.encode(errors="backslashreplace"))
+        return status
+
+    def _may_report(self) -> bool:
+        """Not who was forked by the task and comes out of it beside the run; nor to a file that
+        the task has opened where our pipe was until it closed that."""
+        return os.getpid() == self._pid and _identity(_REPORT_FD) == self._pipe
+
+    def _do(self) -> _End:
         try:
             request = json.loads(self._payload)
             os.environ.update(request["environment"])
@@ -109,7 +126,7 @@ def _open_stream(fd: int) -> TextIO:
     return open(fd, "w", 1, "utf-8", "backslashreplace", closefd=False)
 
 
-def _run_task(name: str, args: list[Any], kwargs: dict[str, Any]) -> int:
+def _run_task(name: str, args: list[Any], kwargs: dict[str, Any]) -> _End:
     try:
         function = import_task(name)
     except BrokerError as error:
@@ -118,7 +135,7 @@ def _run_task(name: str, args: list[Any], kwargs: dict[str, Any]) -> int:
         _call(function, args, kwargs)
     except BaseException as error:
         return _failed(Failure(error))
-    return 0
+    return None, 0
 
 
 def _call(function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> None:
@@ -131,7 +148,7 @@ async def _wait_for(result: Any) -> None:
     await result
 
 
-def _execute(command: list[Any]) -> int:
+def _execute(command: list[Any]) -> _End:
     """Become another program; returns only if that failed."""
     argv = [str(part) for part in command]
     # Python ignores these two at its start, and an ignored signal stays ignored across exec.
@@ -144,22 +161,24 @@ def _execute(command: list[Any]) -> int:
     except OSError as error:
         return _fail(f"cannot run {argv[0]!r}: {error.strerror}", _NOT_EXECUTABLE)
     except (IndexError, ValueError) as error:
-        return _fail(f"cannot run {argv!r}: {one_line(error)}", _NOT_EXECUTABLE)
+        return _fail(f"cannot run {argv[:1]!r}: {one_line(error)}", _NOT_EXECUTABLE)
 
 
-def _fail(line: str, status: int) -> int:
+def _fail(line: str, status: int) -> _End:
     print(line, file=sys.stderr)  # noqa: T201  # the run's own output
-    return _report(line, status)
+    return line, status
 
 
-def _failed(failure: Failure) -> int:
+def _failed(failure: Failure) -> _End:
     with suppress(Exception):  # a task may have closed or replaced it
         sys.stderr.write(failure.text)
-    return _report(failure.line, failure.exit_code)
+    return failure.line, failure.exit_code
 
 
-def _report(line: str | None, status: int) -> int:
-    if line:
-        with suppress(OSError):  # the scheduler may be gone, and then nobody asks
-            os.write(_REPORT_FD, line.encode(errors="backslashreplace"))
-    return status
+def _identity(fd: int) -> tuple[int, int] | None:
+    """Which file a descriptor is; None if it is none."""
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

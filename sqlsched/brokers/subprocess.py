@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import signal
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,17 +25,22 @@ class SubprocessBroker(Broker):
     """Runs Python tasks, shell lines and commands as child processes.
 
     Their working directory is `app_dir` (default: the current one, now), which is also first on
-    their `sys.path`; their environment is this process's at the broker's start, and stdin is
-    empty. A cancelled run gets SIGTERM, in all its session, and SIGKILL `kill_after_seconds`
-    later. What a run leaves in its process group ends with it.
+    their `sys.path`; their environment is `environment`, by default this process's at the broker's
+    start; stdin is empty. A cancelled run gets SIGTERM, in all its session, and SIGKILL
+    `kill_after_seconds` later. What a run leaves in its process group ends with it.
     """
 
     def __init__(
-        self, app_dir: str | Path | None = None, *, kill_after_seconds: float = 5.0
+        self,
+        app_dir: str | Path | None = None,
+        *,
+        kill_after_seconds: float = 5.0,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.default_concurrency = 2 * (os.cpu_count() or 1)
         self._app_dir = str(Path(app_dir or ".").absolute())
         self._kill_after_seconds = kill_after_seconds
+        self.environment = environment
         self._warm: WarmProcess | None = None
         self._runs: dict[int, Run] = {}
 
@@ -83,7 +89,7 @@ class SubprocessBroker(Broker):
             warm.abandon()
             warm = None
         if warm is None or warm.ended.is_set():
-            warm = self._warm = WarmProcess()
+            warm = self._warm = WarmProcess(self.environment)
         return warm
 
     def _payload(self, message: TaskMessage) -> bytes:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -26,8 +27,12 @@ _PACKAGE_ROOT = str(Path(__file__).parents[2])
 _BOOTSTRAP = """\
 import sys
 from importlib.util import find_spec
-if find_spec("sqlsched") is None:
+from os.path import dirname
+found = find_spec("sqlsched")
+if found is None:
     sys.path.append(sys.argv[2])
+elif dirname(dirname(found.origin or "")) != sys.argv[2]:
+    sys.path.insert(0, sys.argv[2])
 from sqlsched.brokers.child import main
 main(int(sys.argv[1]))
 """
@@ -43,9 +48,12 @@ class _Request(NamedTuple):
 
 
 class WarmProcess:
-    """A running interpreter that forks; ended for good when `ended` is done."""
+    """A running interpreter that forks; ended for good when `ended` is done.
 
-    def __init__(self) -> None:
+    SendTaskError if it cannot be started. `environment` is what it and its runs get.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         self.loop = asyncio.get_running_loop()
         self.ready = asyncio.Event()
         self.ended = asyncio.Event()
@@ -53,9 +61,10 @@ class WarmProcess:
         self._runs: dict[int, Run] = {}
         self._outgoing: deque[_Request] = deque()
         self._received = bytearray()
-        self._socket, theirs = socket.socketpair()
-        with theirs:
-            self._process = _spawn(theirs.fileno())
+        try:
+            self._socket, self._process = _spawn(environment)
+        except OSError as error:
+            raise SendTaskError(f"cannot start a process: {error.strerror}") from None
         self._socket.setblocking(False)
         self.loop.add_reader(self._socket, self._receive)
 
@@ -77,12 +86,14 @@ class WarmProcess:
     def stop(self, run: Run, signum: signal.Signals) -> None:
         """Send a signal to everything in the run's session; SIGKILL reaches it for certain."""
         if not run.done.done():
+            self._wake()
             request = wire.REQUEST.pack(signum, run.number, 0)
             self._send(_Request(memoryview(request), None))
 
     async def close(self) -> None:
         """End it and all runs; they fail as killed."""
         if not self.ended.is_set():
+            self._wake()
             self._socket.shutdown(socket.SHUT_WR)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_END_SECONDS):
@@ -91,8 +102,13 @@ class WarmProcess:
 
     def abandon(self) -> None:
         """End it from outside its event loop, which is closed."""
+        self._wake()
         self._socket.close()
         self._process.wait()
+
+    def _wake(self) -> None:
+        # Should somebody have stopped it, a task its parent: it has to hear of this.
+        self._process.send_signal(signal.SIGCONT)
 
     def _send(self, request: _Request) -> None:
         self._outgoing.append(request)
@@ -174,12 +190,22 @@ def _lose(run: Run) -> None:
     run.lost(_DIED)
 
 
-def _spawn(control_fd: int) -> subprocess.Popen[bytes]:
-    # A session of its own: a terminal's Ctrl-C and a signal to the scheduler's group pass it by.
-    return subprocess.Popen(
-        [sys.executable, "-P", "-c", _BOOTSTRAP, str(control_fd), _PACKAGE_ROOT],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        pass_fds=(control_fd,),
-        start_new_session=True,
-    )
+def _spawn(
+    environment: Mapping[str, str] | None,
+) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        fd = theirs.fileno()
+        try:
+            # A session of its own: a terminal's Ctrl-C and a signal to our group pass it by.
+            return ours, subprocess.Popen(
+                [sys.executable, "-P", "-c", _BOOTSTRAP, str(fd), _PACKAGE_ROOT],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=environment,
+                pass_fds=(fd,),
+                start_new_session=True,
+            )
+        except BaseException:
+            ours.close()
+            raise

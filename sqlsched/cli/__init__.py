@@ -37,16 +37,18 @@ def cli(invocation: Invocation, db: str | None) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program and exit: 0 done, 1 it could not be done, 2 wrong usage or invalid value."""
+    has_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # What is stored is Unicode, and JSON is in UTF-8 (RFC 8259, 8.1) whatever the locale says.
         sys.stdout.reconfigure(encoding="utf-8")
-    sys.exit(_main(list(sys.argv[1:] if argv is None else argv)))
+    invocation = Invocation(has_unicode=has_unicode)
+    sys.exit(_main(list(sys.argv[1:] if argv is None else argv), invocation))
 
 
-def _main(argv: list[str]) -> int:
+def _main(argv: list[str], invocation: Invocation) -> int:
     try:
         _check_encoding(argv)
-        code = cli.main(argv, "sqlsched", standalone_mode=False, obj=Invocation())
+        code = cli.main(argv, "sqlsched", standalone_mode=False, obj=invocation)
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)  # who types just the name wants to see it

@@ -2,9 +2,12 @@
 `sqlsched --help` shows this table and imports nothing else."""
 
 from importlib import import_module
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class Entry(NamedTuple):
@@ -27,13 +30,30 @@ TABLE = {
     "next": Entry("look", "next_", "Print the next fire times of a schedule, or of a cron."),
     "run": Entry("run", "run", "Run the schedules, until SIGTERM or Ctrl-C."),
     "trigger": Entry("past", "trigger", "Run a schedule's task once, now."),
+    "backfill": Entry("backfill", "backfill", "Run the firings of a past time that have no run."),
     "cancel": Entry("past", "cancel", "Stop a run that is claimed, waiting or running."),
     "history": Entry("past", "history", "Show what ran, and what did not and why."),
     "logs": Entry("past", "logs", "Print what a run printed."),
-    "import": Entry("transfer", "import_", "Import schedules from JSON lines."),
+    "stats": Entry("understand", "stats", "Print figures of each schedule's runs."),
+    "timeline": Entry("timeline", "timeline", "Draw what ran and what is to come."),
+    "watch": Entry(
+        "watch", "watch", "Show who is running, what runs, what ended and what is next."
+    ),
+    "why": Entry("understand", "why", "Tell why a schedule ran at a time, or did not."),
+    "hooks": Entry("hooks", "hooks", "Show or set who is told how runs end."),
+    "prune": Entry("prune", "prune", "Forget old runs, and what they printed."),
+    "import": Entry("transfer", "import_", "Import schedules from JSON lines or a crontab."),
+    "simulate": Entry("simulate", "simulate", "Show what would run and what would not, and why."),
+    "plan": Entry("plan", "plan", "Say what `sync` would make of the schedules and their firings."),
+    "sync": Entry("sync", "sync", "Make the schedules what a TOML file says."),
+    "completion": Entry("completion", "completion", "Print the script that lets a shell complete."),
+    "systemd": Entry("service", "systemd", "Print a systemd unit that runs `sqlsched run`."),
     "export": Entry(
         "transfer", "export", "Print the schedules as JSON lines, which `import` takes."
     ),
+    "doctor": Entry("care", "doctor", "Say whether the database is healthy; exit 0 or 1."),
+    "backup": Entry("care", "backup", "Copy the database to a FILE, while it is in use."),
+    "restore": Entry("care", "restore", "Put a backup in the place of the database."),
 }
 
 
@@ -51,6 +71,19 @@ class Commands(click.Group):
             import_module(f"sqlsched.cli.{entry.module}"), entry.function
         )
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """What may come next, without importing every command that begins so."""
+        from click.shell_completion import CompletionItem
+
+        return [
+            *(
+                CompletionItem(n, help=e.summary)
+                for n, e in TABLE.items()
+                if n.startswith(incomplete)
+            ),
+            *click.Command.shell_complete(self, ctx, incomplete),
+        ]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):

@@ -1,5 +1,6 @@
 """What `sqlsched run` runs: the user's Scheduler, or one made of a database and a broker."""
 
+import hashlib  # noqa: F401 - a run imports it late, when the application's directory comes first
 import inspect
 import os
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlsched.abc import Broker
+from sqlsched.cli.environment import TaskEnvironment
 from sqlsched.cli.invocation import Invocation, say
 from sqlsched.exceptions import BrokerError, InvalidScheduleError, SqlschedError
 from sqlsched.importing import import_object
@@ -23,19 +25,25 @@ def compose(
     broker_name: str | None,
     app_dir: Path,
     concurrency: int | None,
+    environment: TaskEnvironment,
 ) -> Scheduler:
     """The scheduler to run, on a database that can be written to."""
+    if scheduler_path or ":" in (broker_name or ""):
+        environment.adopt()  # what is imported now may look at it
     if scheduler_path is None:
         broker = find_broker(
             "subprocess" if broker_name is None else broker_name, app_dir, concurrency
         )
+        environment.give(broker)
         _make_ready(invocation)
         return Scheduler(broker, [SqliteScheduleSource(invocation.path)])
+    _import_from(app_dir)
     scheduler = _find_scheduler(invocation, scheduler_path)
     if broker_name is not None:
         broker = find_broker(broker_name, app_dir, concurrency)
         broker.tasks.update(scheduler.broker.tasks | broker.tasks)
         scheduler.broker = broker
+    environment.give(scheduler.broker)
     invocation.db = scheduler.database
     _make_ready(invocation)
     return scheduler
@@ -106,11 +114,13 @@ def find_broker(name: str, app_dir: Path, concurrency: int | None) -> Broker:
     if name == "in-process":
         from sqlsched.brokers.in_process import InProcessBroker
 
+        _import_from(app_dir)
         return InProcessBroker(concurrency=concurrency or 64, app_dir=app_dir)
     if ":" not in name:
         raise InvalidScheduleError(
             f"--broker {shorten(name)}: give subprocess, in-process or MODULE:OBJECT"
         )
+    _import_from(app_dir)
     found = import_object(name)
     broker = found if isinstance(found, Broker) else _wrapped(found)
     if broker is None:
@@ -119,6 +129,14 @@ def find_broker(name: str, app_dir: Path, concurrency: int | None) -> Broker:
             "AsyncBroker or a Celery app"
         )
     return broker
+
+
+def _import_from(app_dir: Path) -> None:
+    """Let this process import the application, once all of ours is imported: a `logging.py` in its
+    directory is for its own tasks. Tasks in processes of their own need nothing of it here."""
+    path = str(app_dir.resolve())
+    if path not in sys.path[:1]:
+        sys.path.insert(0, path)
 
 
 def _wrapped(found: Any) -> Broker | None:

@@ -5,7 +5,7 @@ from typing import Any
 from sqlsched.cli.invocation import clipped
 from sqlsched.clock import now_us
 from sqlsched.durations import format_duration
-from sqlsched.instants import SECOND_US, format_us, from_us, to_us
+from sqlsched.instants import SECOND_US, format_us, to_us
 from sqlsched.scheduled_task import ScheduledTask, schedule_to_json
 from sqlsched.storage.runs import RunRow
 from sqlsched.storage.schedules import StoredSchedule
@@ -16,7 +16,8 @@ _LIST_FIELDS = (
 )
 _POLICIES = (
     *("start", "end", "max_runs", "jitter", "catchup_window", "coalesce", "overlap", "timeout"),
-    *("retries", "retry_delay", "expires"),
+    *("retries", "retry_delay", "expires", "on_success", "on_failure", "on_missed", "ping"),
+    "pause_on_failure",
 )
 
 
@@ -29,7 +30,7 @@ def short(us: int | None) -> str | None:
     """ISO 8601 for a table: to the second, or to the millisecond where that tells more."""
     if us is None:
         return None
-    return from_us(us).isoformat(timespec="milliseconds" if us % SECOND_US else "seconds")
+    return format_us(us // 1000 * 1000).replace("000+", "+")
 
 
 def in_words(us: int) -> str:
@@ -66,27 +67,6 @@ def schedule_details_json(stored: StoredSchedule, next_times: list[str]) -> dict
         "done": stored.done,
         "next_fire_times": next_times,
     }
-
-
-def run_json(run: RunRow) -> dict[str, Any]:
-    """What `history --json` says of a run."""
-    result = {
-        "run_id": str(run.run_id),
-        "schedule_id": run.schedule_id,
-        "task_name": run.task_name,
-        "scheduled_for": iso(run.scheduled_us),
-        "started_at": iso(run.started_us),
-        "finished_at": iso(run.finished_us),
-        "status": run.status,
-        "attempt": run.attempt,
-        "trigger": run.trigger,
-        "exit_code": run.exit_code,
-        "error": run.error,
-        "reason": run.reason,
-    }
-    if run.last_us is not None:
-        result |= {"first": iso(run.scheduled_us), "last": iso(run.last_us), "count": run.count}
-    return result
 
 
 def when(schedule: ScheduledTask) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from sqlsched.cli.completion import schedule_ids
 from sqlsched.cli.formats import (
     in_words,
     iso,
@@ -88,7 +89,7 @@ def _warn_of_bad(schedule_id: str, error: Exception) -> None:
 
 
 @click.command()
-@click.argument("schedule_id", metavar="ID")
+@click.argument("schedule_id", metavar="ID", shell_complete=schedule_ids)
 @json_option
 @click.pass_obj
 def show(invocation: Invocation, schedule_id: str, as_json: bool) -> None:
@@ -123,7 +124,7 @@ def _details(details: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 @click.command(name="next")
-@click.argument("schedule_id", metavar="[ID]", required=False)
+@click.argument("schedule_id", metavar="[ID]", required=False, shell_complete=schedule_ids)
 @click.option("--cron", metavar="EXPR", help="Of an expression, instead of a schedule.")
 @click.option(
     "--tz", "--cron-offset", "zone", metavar="ZONE", help="The clock of --cron and --after."

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from sqlsched.cli.completion import schedule_ids
 from sqlsched.cli.formats import in_words, iso
 from sqlsched.cli.invocation import Invocation, say
 from sqlsched.cli.schedule_options import (
@@ -70,7 +71,7 @@ def _added(schedule: ScheduledTask, added: changes.Added) -> str:
 
 @click.command(cls=ScheduleCommand)
 @schedule_options
-@click.argument("schedule_id", metavar="ID")
+@click.argument("schedule_id", metavar="ID", shell_complete=schedule_ids)
 @click.argument("task", required=False)
 @click.pass_obj
 def edit(
@@ -125,7 +126,7 @@ _EMPTY: dict[str, Any] = {"args": [], "kwargs": {}}
 
 def _selection(command: Callable[..., None]) -> Callable[..., None]:
     """Take ids, or --label, or --all."""
-    command = click.argument("ids", nargs=-1, metavar="[ID]…")(command)
+    command = click.argument("ids", nargs=-1, metavar="[ID]…", shell_complete=schedule_ids)(command)
     command = click.option(
         "--label", "labels", metavar="K=V", multiple=True, help="All with this label."
     )(command)
@@ -171,17 +172,22 @@ def rm(
 
 @click.command()
 @_selection
+@click.option("--note", metavar="TEXT", help="Why. `sqlsched why` tells it.")
 @click.pass_obj
 def pause(
-    invocation: Invocation, ids: tuple[str, ...], labels: tuple[str, ...], everything: bool
+    invocation: Invocation,
+    ids: tuple[str, ...],
+    labels: tuple[str, ...],
+    everything: bool,
+    note: str | None,
 ) -> None:
     """Stop schedules from firing until `resume`.
 
     \b
-    Example: sqlsched pause --label team=shop
+    Example: sqlsched pause --label team=shop --note "until the stocktaking is over"
     """
     with _selected(invocation, ids, labels, everything) as (database, selected):
-        changes.pause(database, selected, now_us())
+        changes.pause(database, selected, now_us(), note=note)
     _confirm("paused", selected)
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from sqlsched.cli.formats import run_json, short, took
+from sqlsched.cli.completion import run_ids, schedule_ids, words
+from sqlsched.cli.formats import short, took
 from sqlsched.cli.invocation import (
     Invocation,
     clipped,
@@ -30,7 +31,7 @@ _STOP_S = 15
 
 
 @click.command()
-@click.argument("schedule_id", metavar="[ID]", required=False)
+@click.argument("schedule_id", metavar="[ID]", required=False, shell_complete=schedule_ids)
 @click.option(
     *("-n", "number"),
     type=click.IntRange(1, 2**31 - 1),
@@ -38,7 +39,12 @@ _STOP_S = 15
     metavar="N",
     help="How many. Default 50.",
 )
-@click.option("--status", metavar="STATUS", help=f"Only one of {', '.join(runs.STATUSES)}.")
+@click.option(
+    "--status",
+    metavar="STATUS",
+    shell_complete=words(runs.STATUSES),
+    help=f"Only one of {', '.join(runs.STATUSES)}.",
+)
 @click.option("--since", metavar="TIME", help="Only firings from this time on.")
 @json_option
 @click.pass_obj
@@ -65,7 +71,7 @@ def history(
             database, schedule_id=found, status=status, since_us=since_us, limit=number
         )
         if as_json:
-            print_json_array(map(run_json, rows))
+            print_json_array(run.to_json() for run in rows)
         elif not print_table(map(_history_row, rows), _HISTORY_HEADERS):
             say("nothing has run yet" if found is None else f"{found} has not run yet")
 
@@ -95,8 +101,10 @@ def _history_row(run: RunRow) -> tuple[Any, ...]:
 
 
 @click.command()
-@click.argument("run_id", metavar="[RUN_ID]", required=False)
-@click.option("--last", metavar="ID", help="The latest run of a schedule.")
+@click.argument("run_id", metavar="[RUN_ID]", required=False, shell_complete=run_ids())
+@click.option(
+    "--last", metavar="ID", shell_complete=schedule_ids, help="The latest run of a schedule."
+)
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run has ended.")
 @click.pass_obj
 def logs(invocation: Invocation, run_id: str | None, last: str | None, follow: bool) -> None:
@@ -141,7 +149,7 @@ def _unseen(head: bytes, tail: bytes, total: int, shown: int) -> str:
 
 
 @click.command()
-@click.argument("schedule_id", metavar="ID")
+@click.argument("schedule_id", metavar="ID", shell_complete=schedule_ids)
 @click.option("--wait", is_flag=True, help="Follow the run to its end; exit with 0 or 1 by it.")
 @click.pass_obj
 def trigger(invocation: Invocation, schedule_id: str, wait: bool) -> None:
@@ -178,7 +186,7 @@ def _await_end(database: Database, run_id: int) -> RunRow:
 
 
 @click.command()
-@click.argument("run_id", metavar="RUN_ID")
+@click.argument("run_id", metavar="RUN_ID", shell_complete=run_ids(live=True))
 @click.pass_obj
 def cancel(invocation: Invocation, run_id: str) -> None:
     """Stop a run that is claimed, waiting or running.

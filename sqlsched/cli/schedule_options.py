@@ -7,18 +7,13 @@ from typing import Any, TypeVar
 
 import click
 
+from sqlsched.cli.completion import words
 from sqlsched.clock import now_us
 from sqlsched.durations import parse_duration
 from sqlsched.exceptions import InvalidScheduleError
+from sqlsched.field_checks import CATCHUP_WORDS, COALESCE, OVERLAP, check_task_path
 from sqlsched.instants import from_us, parse_time
-from sqlsched.scheduled_task import (
-    CATCHUP_WORDS,
-    COALESCE,
-    EXEC_TASK,
-    OVERLAP,
-    SHELL_TASK,
-    check_task_path,
-)
+from sqlsched.scheduled_task import EXEC_TASK, SHELL_TASK
 from sqlsched.serialization import loads, shorten
 from sqlsched.timezones import checked_cron_offset, zone_info
 
@@ -66,7 +61,7 @@ def _offset(text: str, flag: str, _zone: tzinfo) -> str | timedelta:
 
 
 def _json(text: str, flag: str, _zone: tzinfo) -> Any:
-    value = loads(text, flag)
+    value = loads(text, f"{flag} {shorten(text)}")
     if value is None:  # to a schedule that would be the default
         raise InvalidScheduleError(f"{flag} null: leave the option out instead")
     return value
@@ -104,6 +99,11 @@ class Option:
         """What click calls its value."""
         return "option_" + self.flags[0].strip("-").replace("-", "_")
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that it takes as they are."""
+        return tuple(word for word in self.metavar.split("|") if word.islower())
+
 
 OPTIONS = (
     Option(("--cron",), "cron", _as_is, "EXPR", "Five cron fields, or @daily, @hourly, …"),
@@ -113,7 +113,7 @@ OPTIONS = (
     Option(
         ("--tz", "--cron-offset"),
         *("cron_offset", _offset, "ZONE"),
-        "Its clock: Europe/Berlin, +02:00. Default UTC.",
+        "Its clock: Europe/Berlin, +02:00, …",
     ),
     Option(("--id",), "schedule_id", _as_is, "ID", "An id of your own."),
     Option(("--args",), "args", _json, "JSON", "The task's arguments, an array."),
@@ -145,6 +145,17 @@ OPTIONS = (
         "Before a retry, then doubled. Default 10s.",
     ),
     Option(("--expires",), "expires", _duration, "DURATION", "Drop a run that starts this late."),
+    Option(
+        ("--on-failure",), "on_failure", _as_is, "HOOK", "Run this when it has failed for good."
+    ),
+    Option(("--on-success",), "on_success", _as_is, "HOOK", "Run this when it has succeeded."),
+    Option(("--on-missed",), "on_missed", _as_is, "HOOK", "Run this when firings were missed."),
+    Option(("--ping",), "ping", _as_is, "URL", "Tell healthchecks.io of start and end."),
+    Option(
+        ("--pause-on-failure",),
+        *("pause_on_failure", _number, "N"),
+        "Pause after N failures in a row.",
+    ),
     Option(("--note",), "note", _as_is, "TEXT", "A note for people."),
 )
 
@@ -160,7 +171,10 @@ def schedule_options(command: F) -> F:
     )(command)
     for option in reversed(OPTIONS):
         command = click.option(
-            *option.flags, option.parameter, metavar=option.metavar, help=option.help
+            *(*option.flags, option.parameter),
+            metavar=option.metavar,
+            shell_complete=words(option.words),
+            help=option.help,
         )(command)
     return command
 

@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +15,7 @@ import click
 
 from sqlsched.cli.invocation import Invocation, say
 from sqlsched.cli.json_lines import LONGEST_LINE, from_line, to_line
+from sqlsched.cli.schedule_file import to_toml
 from sqlsched.clock import now_us
 from sqlsched.exceptions import InvalidScheduleError, SqlschedError
 from sqlsched.scheduled_task import ScheduledTask
@@ -22,28 +23,29 @@ from sqlsched.storage import additions, schedules
 from sqlsched.storage.additions import Adding, Count
 
 F = TypeVar("F", bound=Callable[..., None])
-
-
-def _format_option(command: F) -> F:
-    return click.option(
-        "--format",
-        "_form",
-        type=click.Choice(["jsonl"]),
-        default="jsonl",
-        help="How: JSON lines, one schedule each.",
-    )(command)
+Record = tuple[int, ScheduledTask | SqlschedError]
+"""The number of a line, and the schedule in it or what is wrong with it."""
 
 
 @click.command()
-@_format_option
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "toml", "crontab"]),
+    default="jsonl",
+    help="JSON lines, one schedule each (default), TOML, or a crontab.",
+)
 @click.pass_obj
-def export(invocation: Invocation, _form: str) -> None:
-    """Print the schedules as JSON lines, which `import` takes.
+def export(invocation: Invocation, form: str) -> None:
+    """Print the schedules as JSON lines, which `import` takes; or TOML, for `sync`; or a crontab.
 
-    Those that are done are left out, and so are copies of another source's.
+    Those that are done are left out, and so are copies of another source's. What cannot be said
+    in cron is named on stderr, and in comments at the end of the crontab.
 
     \b
     Example: sqlsched export > schedules.jsonl
+             sqlsched export --format toml > schedules.toml
+             sqlsched export --format crontab | crontab -
     """
     bad: list[str] = []
 
@@ -52,28 +54,68 @@ def export(invocation: Invocation, _form: str) -> None:
         say(f"Error: schedule {schedule_id} cannot be read: {error}")
 
     with invocation.reading() as database:
-        for stored in schedules.stored(database, schedules.Selection(source=""), on_bad=warn):
-            sys.stdout.write(to_line(stored.schedule) + "\n")
+        found = schedules.stored(database, schedules.Selection(source=""), on_bad=warn)
+        sys.stdout.writelines(_WRITERS[form](stored.schedule for stored in found))
     if bad:
         raise click.exceptions.Exit(1)
 
 
+def _to_lines(found: Iterable[ScheduledTask]) -> Iterator[str]:
+    return (to_line(schedule) + "\n" for schedule in found)
+
+
+def _to_crontab(found: Iterable[ScheduledTask]) -> Iterator[str]:
+    from sqlsched.cli.crontab import machine, writing
+
+    def warn(what: str, problem: str) -> None:
+        say(f"Warning: {what}: {problem}")
+
+    return (line + "\n" for line in writing.write(found, warn, machine.zone_text()))
+
+
+_WRITERS = {"jsonl": _to_lines, "toml": to_toml, "crontab": _to_crontab}
+
+
 @click.command(name="import")
 @click.argument("file", type=click.File("rb"), default="-", metavar="[FILE|-]")
-@_format_option
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "crontab"]),
+    default="jsonl",
+    help="JSON lines, one schedule each (default), or a crontab.",
+)
 @click.option("--keep-going", is_flag=True, help="Import the good lines, and name the bad ones.")
 @click.option("--replace", "replace_other", is_flag=True, help="Change schedules that are there.")
+@click.option(
+    "--system/--user",
+    default=None,
+    help="Whether a crontab's entries name a user; those below /etc/cron.d do.",
+)
+@click.option("--tz", "zone", metavar="ZONE", help="A crontab's clock. Default this machine's.")
 @click.pass_obj
 def import_(
-    invocation: Invocation, file: BinaryIO, _form: str, keep_going: bool, replace_other: bool
+    invocation: Invocation,
+    file: BinaryIO,
+    form: str,
+    keep_going: bool,
+    replace_other: bool,
+    system: bool | None,
+    zone: str | None,
 ) -> None:
-    """Import schedules from JSON lines, as `export` prints them: all or, if one is wrong, none.
+    """Import schedules from JSON lines or a crontab: all or, if one is wrong, none.
+
+    A crontab's commands keep its variables, and its comments become notes.
 
     \b
     Example: sqlsched import --replace schedules.jsonl
+             crontab -l | sqlsched import --format crontab
     """
+    if form == "jsonl" and (system is not None or zone is not None):
+        raise click.UsageError("--system, --user and --tz go with --format crontab")
+    read = _from_json if form == "jsonl" else _crontab_reader(file.name, system, zone)
     with _all_there(file) as file, _progress(file) as advance:
-        batches = _batches(file, keep_going)
+        batches = _batches(file, read, keep_going)
         first = list(islice(batches, 1))
         if not (keep_going or invocation.path.exists()):
             for batch in first:
@@ -124,36 +166,58 @@ def _store(
     return count, bad
 
 
-def _batches(file: BinaryIO, keep_going: bool) -> Iterator[_Batch]:
-    """The lines of a file, read, without the blank ones."""
-    lines = _lines(file)
+Lines = Iterator[tuple[int, bytes]]
+
+
+def _from_json(lines: Lines) -> Iterator[Record]:
+    for number, line in lines:
+        if not line.isspace():
+            try:
+                yield number, from_line(line)
+            except InvalidScheduleError as error:
+                yield number, error
+
+
+def _crontab_reader(
+    file: str, system: bool | None, zone: str | None
+) -> Callable[[Lines], Iterator[Record]]:
+    from sqlsched.cli.crontab import machine, reading
+
+    rules = machine.rules(file, system, zone)
+    if zone is None and rules.zone is not None:
+        say(f"entries without CRON_TZ are on this machine's clock, {rules.zone}")
+    return partial(reading.read, rules=rules)
+
+
+def _batches(
+    file: BinaryIO, read: Callable[[Lines], Iterator[Record]], keep_going: bool
+) -> Iterator[_Batch]:
+    """What is in the lines of a file, a chunk at a time."""
+    records = read(_lines(file))
     while True:
         batch = _Batch()
-        for number, line in islice(lines, additions.CHUNK):
-            try:
-                schedule = from_line(line)
-            except InvalidScheduleError as error:
-                batch.bad[number] = error
+        for number, found in islice(records, additions.CHUNK):
+            if isinstance(found, SqlschedError):
+                batch.bad[number] = found
                 if not keep_going:
                     break
             else:
                 batch.numbers.append(number)
-                batch.schedules.append(schedule)
+                batch.schedules.append(found)
         if not (batch.numbers or batch.bad):
             return
         batch.end = file.tell()
         yield batch
 
 
-def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+def _lines(file: BinaryIO) -> Lines:
     """Each line with its number. Of one that is too long comes the beginning, a byte too much."""
     lines = iter(partial(file.readline, LONGEST_LINE + 1), b"")
     for number, line in enumerate(lines, 1):
         rest = line
         while len(rest) > LONGEST_LINE and not rest.endswith(b"\n"):
             rest = file.readline(LONGEST_LINE + 1)
-        if not line.isspace():
-            yield number, line
+        yield number, line
 
 
 @contextmanager

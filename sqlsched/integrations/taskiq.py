@@ -27,7 +27,8 @@ log = logging.getLogger("sqlsched")
 
 _UNKNOWN_TO_TASKIQ = (
     *("start", "end", "max_runs", "jitter", "catchup_window", "coalesce"),
-    *("retries", "retry_delay", "expires"),
+    *("retries", "retry_delay", "expires", "on_success", "on_failure", "on_missed", "ping"),
+    "pause_on_failure",
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from sqlsched.abc import Broker, ScheduleSource
 from sqlsched.exceptions import BrokerError, InvalidScheduleError
 from sqlsched.scheduled_task import FIELD_NAMES, ScheduledTask
-from sqlsched.serialization import as_json, dumps, shorten
+from sqlsched.serialization import as_json, dumps, kind, shorten
 from sqlsched.task import Task
 
 log = logging.getLogger("sqlsched")
@@ -68,7 +68,12 @@ class LabelScheduleSource(ScheduleSource):
 
 
 def _not_a_list(value: object) -> InvalidScheduleError:
-    return InvalidScheduleError(f'{shorten(value)}: give a list, like [{{"cron": "0 9 * * *"}}]')
+    return InvalidScheduleError(f'{_shown(value)}: give a list, like [{{"cron": "0 9 * * *"}}]')
+
+
+def _shown(value: object) -> str:
+    """A lone value as it is; of an array or an object, which may hold arguments, only that."""
+    return shorten(value) if isinstance(value, str | int | None) else kind(value)
 
 
 def _add(schedule: ScheduledTask, found: dict[str, ScheduledTask]) -> None:
@@ -84,7 +89,7 @@ def _add(schedule: ScheduledTask, found: dict[str, ScheduledTask]) -> None:
 def _read(task: Task[..., Any], entry: Any) -> ScheduledTask:
     """The schedule that an entry declares; InvalidScheduleError says what is wrong with it."""
     if not isinstance(entry, dict):
-        raise InvalidScheduleError(f'{shorten(entry)}: give a dict, like {{"cron": "0 9 * * *"}}')
+        raise InvalidScheduleError(f'{_shown(entry)}: give a dict, like {{"cron": "0 9 * * *"}}')
     for key in entry:
         if key not in _FIELDS:
             raise InvalidScheduleError(f"unknown key {shorten(key)}: give any of {_ACCEPTED}")

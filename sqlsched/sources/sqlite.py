@@ -35,7 +35,7 @@ class SqliteScheduleSource(ScheduleSource):
         """Close the database."""
         ledger, self._ledger = self._ledger, None
         if ledger is not None:
-            await ledger.__aexit__()
+            await ledger.__aexit__(None, None, None)
 
     async def get_schedules(self) -> list[ScheduledTask]:
         """Every schedule that is not done."""

@@ -13,7 +13,8 @@ from sqlsched.exceptions import (
     ScheduledTaskCancelledError,
     ScheduleNotFoundError,
 )
-from sqlsched.scheduled_task import ScheduledTask, check_schedule_id
+from sqlsched.field_checks import check_schedule_id
+from sqlsched.scheduled_task import ScheduledTask
 from sqlsched.serialization import as_json, dumps, shorten
 
 try:

@@ -16,7 +16,8 @@ from sqlsched.exceptions import DuplicateScheduleError, InvalidScheduleError, Sq
 from sqlsched.instants import to_us
 from sqlsched.planner import Identity
 from sqlsched.scheduled_task import ScheduledTask
-from sqlsched.storage.changes import Added, never, remove_one, replace_one, wake
+from sqlsched.storage import highest_time
+from sqlsched.storage.changes import Added, never, remove_all, replace_one, wake
 from sqlsched.storage.connection import Database, savepoint, transaction
 from sqlsched.storage.schedules import CONTENT, DONE, to_values
 
@@ -179,13 +180,13 @@ class Adding:
                 "use --replace, or another id"
             )
         with savepoint(self._database):
-            replace_one(self._database, schedule, self._now_us)
+            replace_one(self._database, schedule, self._now_us, "replaced")
         count.changed += 1
         return False
 
     def _again(self, schedule: ScheduledTask, ran: set[Identity]) -> _Row:
         row = self._new(schedule, ran)
-        remove_one(self._database, schedule.schedule_id, self._now_us)
+        remove_all(self._database, [schedule.schedule_id], self._now_us)
         return row
 
     def _new(self, schedule: ScheduledTask, ran: set[Identity]) -> _Row:
@@ -224,6 +225,7 @@ class Adding:
         columns = zip(_NEW, zip(*rows, strict=True), strict=True) if rows else ()
         used = {name: values for name, values in columns if values.count(None) < len(rows)}
         if used:
+            highest_time.note(self._database, self._now_us)
             marks = ", ".join("?" * len(used))
             self._database.executemany(
                 f"INSERT INTO schedules ({', '.join(used)}) VALUES ({marks})",

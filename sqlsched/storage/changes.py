@@ -13,15 +13,20 @@ from typing import Any, Literal
 from sqlsched.exceptions import InvalidScheduleError
 from sqlsched.planner import Stretch, jittered_us, resume, settle
 from sqlsched.scheduled_task import ScheduledTask
+from sqlsched.serialization import checked_text
+from sqlsched.storage import audit, highest_time
 from sqlsched.storage.connection import Database, transaction
+from sqlsched.storage.hooks import hooked
 from sqlsched.storage.schedules import (
-    DISPATCHED,
     StoredSchedule,
     UnreadableScheduleError,
     get,
     to_row,
 )
+from sqlsched.storage.starts import UNSTARTED
 from sqlsched.trigger import Trigger
+
+_THESE = "schedule_id IN (SELECT value FROM json_each(?))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ def edit(
             raise InvalidScheduleError(
                 f"schedule {schedule_id!r} comes from {there.source}; change it there"
             )
-        return replace_one(database, change(there.schedule), now_us)
+        return replace_one(database, change(there.schedule), now_us, "edited")
 
 
 def remove(
@@ -59,18 +64,27 @@ def remove(
     with transaction(database):
         if not copies_too:
             _refuse(database, ids, "source != ''", "remove it there")
-        for schedule_id in ids:
-            remove_one(database, schedule_id, now_us)
+        remove_all(database, ids, now_us)
 
 
-def pause(database: Database, ids: Sequence[str], now_us: int) -> None:
-    """Stop firings until `resume`. Pausing what is paused changes nothing.
+def pause(
+    database: Database,
+    ids: Sequence[str],
+    now_us: int,
+    *,
+    note: str | None = None,
+    who: str | None = None,
+) -> None:
+    """Stop firings until `resume`. Pausing what is paused changes nothing but its note.
 
+    `note` says why and `who` by whom, for the record; by default it is who runs this process.
     InvalidScheduleError for one that several machines share.
     """
+    if note is not None:
+        checked_text(note, "note")
     with transaction(database):
-        _refuse(database, ids, "shared = 1", "pause it there")
-        _pause(database, ids, now_us)
+        refuse_shared(database, ids, "pause it there")
+        pause_within(database, ids, now_us, note=note, who=who)
 
 
 def resume_all(database: Database, ids: Sequence[str], now_us: int) -> None:
@@ -79,11 +93,13 @@ def resume_all(database: Database, ids: Sequence[str], now_us: int) -> None:
     InvalidScheduleError for one that several machines share.
     """
     with transaction(database):
-        _refuse(database, ids, "shared = 1", "resume it there")
-        for schedule_id in ids:
-            there = get(database, schedule_id)
-            if there.paused_us is not None:
-                _resume(database, there, there.paused_us, now_us)
+        refuse_shared(database, ids, "resume it there")
+        resume_within(database, ids, now_us)
+
+
+def refuse_shared(database: Database, ids: Sequence[str], what: str) -> None:
+    """InvalidScheduleError if several machines share one of these schedules."""
+    _refuse(database, ids, "shared = 1", what)
 
 
 def _refuse(database: Database, ids: Sequence[str], condition: str, what: str) -> None:
@@ -98,24 +114,61 @@ def _refuse(database: Database, ids: Sequence[str], condition: str, what: str) -
 
 
 def record(
-    database: Database, schedule_id: str, task_name: str, stretch: Stretch, now_us: int
-) -> None:
-    """Write one row for firings that never ran.
+    database: Database,
+    schedule_id: str,
+    task_name: str,
+    stretch: Stretch,
+    trigger: Trigger,
+    now_us: int,
+) -> Stretch | None:
+    """Write one row for firings that never ran; what the ledger has of them, or None.
 
     Its attempt is 0, so that it takes no firing's identity: should the clock be put back, those
-    firings can still run.
+    firings can still run. Of those that did, before a clock that was put back went on, it says
+    nothing.
     """
+    unrun = _without_runs(database, schedule_id, stretch, trigger)
+    if unrun is None:
+        return None
     database.execute(
-        """INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, trigger, status,
-               reason, due_us, last_us, count, finished_us)
-           VALUES (?1, ?2, ?3, 0, 'schedule', ?4, ?5, ?3, ?6, ?7, ?8)
+        f"""INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, trigger, status,
+               reason, due_us, last_us, count, finished_us, untold)
+           VALUES (?1, ?2, ?3, 0, 'schedule', ?4, ?5, ?3, ?6, ?7, ?8,
+               ?4 = 'missed' AND coalesce((SELECT {hooked("s")} FROM schedules AS s
+                   WHERE s.schedule_id = ?1), 0))
            ON CONFLICT DO UPDATE SET status = excluded.status, reason = excluded.reason,
                last_us = max(last_us, excluded.last_us), count = max(count, excluded.count)""",
         (
-            *(schedule_id, task_name, stretch.first_us, stretch.status, stretch.reason),
-            *(stretch.last_us, stretch.count, now_us),
+            *(schedule_id, task_name, unrun.first_us, unrun.status, unrun.reason),
+            *(unrun.last_us, unrun.count, now_us),
         ),
     )
+    return unrun
+
+
+def _without_runs(
+    database: Database, schedule_id: str, stretch: Stretch, trigger: Trigger
+) -> Stretch | None:
+    ran, last_us = count_ran(database, schedule_id, stretch.first_us, stretch.last_us)
+    if not ran:
+        return stretch
+    if ran >= stretch.count:
+        return None
+    first_us: int | None = stretch.first_us
+    if trigger.count(stretch.first_us, last_us) == ran:  # those at the beginning, as a rule
+        first_us = trigger.next_us(last_us)
+    return replace(stretch, first_us=first_us or stretch.first_us, count=stretch.count - ran)
+
+
+def count_ran(database: Database, schedule_id: str, first_us: int, last_us: int) -> tuple[int, int]:
+    """How many firings of a span of time the ledger has as runs, and the last of them."""
+    row: tuple[int, int] = database.execute(
+        """SELECT count(*), coalesce(max(scheduled_us), 0) FROM runs
+           WHERE schedule_id = ? AND scheduled_us BETWEEN ? AND ?
+           AND attempt = 1 AND manual_key = 0""",
+        (schedule_id, first_us, last_us),
+    ).fetchone()
+    return row
 
 
 def next_columns(
@@ -133,8 +186,15 @@ def wake(schedule_id: str, schedule: ScheduledTask, anchor_us: int, next_us: int
     return jittered_us(schedule_id, schedule.timing(anchor_us), next_us)
 
 
-def replace_one(database: Database, schedule: ScheduledTask, now_us: int) -> Added:
+def replace_one(
+    database: Database,
+    schedule: ScheduledTask,
+    now_us: int,
+    what: Literal["edited", "replaced"],
+) -> Added:
     """Let a schedule take the place of the one with its id, within a transaction."""
+    highest_time.note(database, now_us)
+    audit.ended(database, what, [schedule.schedule_id], now_us)
     revoke(database, schedule.schedule_id)
     there = get(database, schedule.schedule_id)
     same_trigger = _without_end(schedule) == _without_end(there.schedule)
@@ -148,14 +208,14 @@ def replace_one(database: Database, schedule: ScheduledTask, now_us: int) -> Add
         raise never(schedule)
     if next_us != there.next_us:
         account(database, there, now_us, "missed", "edited")
-    values = to_row(schedule) | {"anchor_us": anchor, "dispatched": dispatched}
+    values = to_row(schedule) | {"anchor_us": anchor, "dispatched": dispatched, "failures": 0}
     values |= next_columns(schedule.schedule_id, schedule, anchor, next_us)
     if there.paused_us is not None:
         values["wake_us"] = None
     changes = ", ".join(f"{name} = :{name}" for name in values)
     database.execute(f"UPDATE schedules SET {changes} WHERE schedule_id = :schedule_id", values)
     if schedule.paused:
-        _pause(database, [schedule.schedule_id], now_us)
+        pause_within(database, [schedule.schedule_id], now_us)
     return Added(next_us, changed=True)
 
 
@@ -167,9 +227,10 @@ def _dispatched(database: Database, there: StoredSchedule, schedule: ScheduledTa
     """How many firings count towards `max_runs`; only schedules that have one keep the count."""
     if schedule.max_runs is None or there.schedule.max_runs is not None:
         return there.dispatched
-    query = f"""SELECT count(*) FROM runs WHERE schedule_id = ? AND attempt = 1
-                AND manual_key = 0 AND {DISPATCHED}"""
-    count: int = database.execute(query, (schedule.schedule_id,)).fetchone()[0]
+    query = """SELECT count(*) FROM runs WHERE schedule_id = ? AND attempt = 1
+               AND manual_key = 0 AND started_us >= ?"""
+    values = (schedule.schedule_id, there.created_us)  # not those of one before it, of the same id
+    count: int = database.execute(query, values).fetchone()[0]
     return count
 
 
@@ -177,6 +238,9 @@ def _next_after_change(
     there: StoredSchedule, trigger: Trigger, now_us: int, same_trigger: bool
 ) -> int | None:
     if trigger.recurring:
+        if same_trigger and there.next_us is not None:
+            # While this one waited for its turn to write, another may have started a firing.
+            now_us = max(now_us, there.next_us - 1)
         return trigger.next_us(now_us)
     # An overdue one-shot whose time stays as it was is still to run, and one that ran is done.
     return there.next_us if same_trigger else trigger.time_us
@@ -191,8 +255,43 @@ def never(schedule: ScheduledTask) -> InvalidScheduleError:
     )
 
 
-def remove_one(database: Database, schedule_id: str, now_us: int) -> None:
-    """Remove a schedule, within a transaction."""
+def remove_all(
+    database: Database, ids: Sequence[str], now_us: int, *, who: str | None = None
+) -> None:
+    """Remove schedules, within a transaction. Only those that leave something undone are gone
+    through one by one. ScheduleNotFoundError if one is not there."""
+    listed = json.dumps(list(ids))
+    missing = database.execute(
+        """SELECT value FROM json_each(?)
+           WHERE value NOT IN (SELECT schedule_id FROM schedules) LIMIT 1""",
+        (listed,),
+    ).fetchone()
+    if missing is not None:
+        get(database, missing[0])
+    audit.ended(database, "removed", ids, now_us, who)
+    for schedule_id in _undone(database, listed, now_us):
+        _cancel_all(database, schedule_id, now_us)
+    database.execute(f"DELETE FROM schedules WHERE {_THESE}", (listed,))
+
+
+def _undone(database: Database, listed: str, now_us: int) -> list[str]:
+    """Those of these schedules that have something due, claimed or waiting.
+
+    Few runs are claimed or waiting: with the plus, SQLite starts from them and not from the ids.
+    """
+    these = _THESE.replace("?", "?1")
+    rows = database.execute(
+        f"""SELECT schedule_id FROM schedules WHERE next_us <= ?2 AND {these}
+            UNION SELECT schedule_id FROM runs WHERE status = 'claimed' AND +{these}
+            UNION SELECT schedule_id FROM runs WHERE status = 'waiting' AND held = 0 AND +{these}
+            UNION SELECT schedule_id FROM runs WHERE held = 1 AND +{these}""",
+        (listed, now_us),
+    )
+    return [row[0] for row in rows]
+
+
+def _cancel_all(database: Database, schedule_id: str, now_us: int) -> None:
+    """Account for what a schedule that goes has not done."""
     with suppress(UnreadableScheduleError):  # nobody can tell its firings; it goes all the same
         revoke(database, schedule_id)
         account(database, get(database, schedule_id), now_us, "cancelled", "removed")
@@ -201,7 +300,6 @@ def remove_one(database: Database, schedule_id: str, now_us: int) -> None:
            WHERE schedule_id = ? AND status IN ('waiting', 'claimed')""",
         (now_us, schedule_id),
     )
-    database.execute("DELETE FROM schedules WHERE schedule_id = ?", (schedule_id,))
 
 
 def account(
@@ -216,40 +314,64 @@ def account(
     stretches = settle(there.trigger, there.next_us, now_us, status, reason)
     if there.paused_us is not None and there.trigger.recurring:
         stretches, _ = resume(there.trigger, there.next_us, there.paused_us, now_us)
+    schedule = there.schedule
     for stretch in stretches:
-        record(database, there.schedule.schedule_id, there.schedule.task_name, stretch, now_us)
+        record(database, schedule.schedule_id, schedule.task_name, stretch, there.trigger, now_us)
 
 
-def _pause(database: Database, ids: Sequence[str], now_us: int) -> None:
-    for schedule_id in ids:
+def pause_within(
+    database: Database,
+    ids: Sequence[str],
+    now_us: int,
+    *,
+    note: str | None = None,
+    who: str | None = None,
+) -> None:
+    """The same as `pause`, within a transaction."""
+    listed = json.dumps(list(ids))
+    audit.paused(database, ids, now_us, note=note, who=who)
+    unstarted = f"""SELECT schedule_id FROM runs WHERE status = 'claimed' AND +{_THESE}
+        UNION SELECT schedule_id FROM runs WHERE status = 'waiting' AND held = 0 AND +{_THESE}"""
+    for (schedule_id,) in database.execute(unstarted, (listed, listed)).fetchall():
         revoke(database, schedule_id)
     database.execute(
-        """UPDATE schedules SET paused_us = ?, wake_us = NULL
-           WHERE paused_us IS NULL AND schedule_id IN (SELECT value FROM json_each(?))""",
-        (now_us, json.dumps(list(ids))),
+        f"""UPDATE schedules SET paused_us = ?, wake_us = NULL
+            WHERE paused_us IS NULL AND {_THESE}""",
+        (now_us, listed),
     )
 
 
-def _resume(database: Database, there: StoredSchedule, paused_us: int, now_us: int) -> None:
-    schedule_id = there.schedule.schedule_id
-    stretches, next_us = resume(there.trigger, there.next_us, paused_us, now_us)
+def resume_within(database: Database, ids: Sequence[str], now_us: int) -> None:
+    """The same as `resume_all`, within a transaction."""
+    highest_time.note(database, now_us)
+    audit.resumed(database, ids, now_us)
+    for schedule_id in ids:
+        _resume(database, schedule_id, now_us)
+
+
+def _resume(database: Database, schedule_id: str, now_us: int) -> None:
+    there = get(database, schedule_id)
+    if there.paused_us is None:
+        return
+    stretches, next_us = resume(there.trigger, there.next_us, there.paused_us, now_us)
     for stretch in stretches:
-        record(database, schedule_id, there.schedule.task_name, stretch, now_us)
+        record(database, schedule_id, there.schedule.task_name, stretch, there.trigger, now_us)
     values: dict[str, Any] = next_columns(schedule_id, there.schedule, there.anchor_us, next_us)
     database.execute(
-        """UPDATE schedules SET paused_us = NULL, next_us = :next_us, wake_us = :wake_us
+        """UPDATE schedules SET paused_us = NULL, failures = 0, next_us = :next_us,
+               wake_us = :wake_us
            WHERE schedule_id = :schedule_id""",
         values | {"schedule_id": schedule_id},
     )
 
 
 def revoke(database: Database, schedule_id: str) -> None:
-    """Take back what was claimed and not started, whoever claimed it.
+    """Take back what was claimed and not started, whoever claimed it, or gave it back.
 
     Firings go back into the schedule, whose next firing is the earliest of them again; retries
     and held runs go back to waiting. Manual triggers are nobody's firing and stay.
     """
-    firings = "schedule_id = ? AND status = 'claimed' AND attempt = 1 AND manual_key = 0"
+    firings = f"schedule_id = ? AND {UNSTARTED}"
     earliest = database.execute(
         f"SELECT min(scheduled_us) FROM runs WHERE {firings}",
         (schedule_id,),

@@ -17,9 +17,7 @@ from sqlsched.exceptions import InvalidScheduleError
 from sqlsched.instants import SECOND_US
 from sqlsched.planner import (
     Decisions,
-    Firing,
     Moment,
-    Stretch,
     Timing,
     jittered_us,
     still_runs,
@@ -27,10 +25,15 @@ from sqlsched.planner import (
 )
 from sqlsched.storage import peers
 from sqlsched.storage.changes import record
-from sqlsched.storage.connection import Database, transaction
+from sqlsched.storage.connection import Database, damaged, transaction
 from sqlsched.storage.ends import finish
-from sqlsched.storage.starts import is_going, start
-from sqlsched.storage.turn import Armed, Request, Turn, Unrun
+from sqlsched.storage.held import FREE, NEXT_IN_LINE, NOT_PAUSED, SERVED, release_held
+from sqlsched.storage.hooks import hooked
+from sqlsched.storage.schedules import DAMAGED
+from sqlsched.storage.soundness import has_due
+from sqlsched.storage.starts import SENT_AGAIN, is_going, start
+from sqlsched.storage.telling import any_untold
+from sqlsched.storage.turn import BACKFILL_KEY, Armed, Request, Turn, Unrun
 from sqlsched.timezones import checked_cron_offset
 from sqlsched.trigger import Trigger
 
@@ -41,17 +44,7 @@ FOREVER_US = 2**62
 OVERDUE_US = 5 * SECOND_US
 """A claim this late belongs to a process that is stopped or overloaded: anyone may take it."""
 
-DAMAGED = (InvalidScheduleError, TypeError, ValueError, OverflowError)
-"""What is raised by a row that somebody changed by other means."""
-
-_NOT_PAUSED = """(manual_key != 0 OR NOT EXISTS (SELECT 1 FROM schedules AS p
-    WHERE p.schedule_id = runs.schedule_id AND p.paused_us IS NOT NULL))"""
-_FREE = f"""held = 1 AND {_NOT_PAUSED} AND NOT EXISTS (SELECT 1 FROM runs AS other
-    WHERE other.schedule_id = runs.schedule_id AND {is_going("other")} AND other.held = 0)"""
-SERVED = """NOT EXISTS (SELECT 1 FROM schedules AS q WHERE q.schedule_id = runs.schedule_id
-    AND q.source NOT IN (SELECT value FROM json_each(?)))"""
-"""SQL: a run of a schedule that this process serves, or that is gone. Takes the sources' names."""
-_WAITING = f"status = 'waiting' AND held = 0 AND {_NOT_PAUSED}"
+_WAITING = f"status = 'waiting' AND held = 0 AND {NOT_PAUSED}"
 _OF_OTHERS = """status = 'claimed' AND runs.owner IN (SELECT o.owner FROM owners AS o
     WHERE o.stopped_us IS NULL AND o.owner != ?)"""
 TIMING = """cron, cron_offset, time_us, interval_s, start_us, end_us,
@@ -65,10 +58,8 @@ def turn(database: Database, request: Request) -> Turn:
     with transaction(database):
         finish(database, request, result)
         if request.heartbeat:
-            database.execute(
-                "UPDATE owners SET seen_us = ? WHERE owner = ?",
-                (request.moment.now_us, request.owner),
-            )
+            alive = (request.moment.now_us, request.owner)
+            database.execute("UPDATE owners SET seen_us = ? WHERE owner = ?", alive)
         due, next_us = list(request.due), request.known_us
         soon_us = request.moment.now_us + AHEAD_US
         if next_us is None or request.finished or request.refused or next_us <= soon_us:
@@ -82,7 +73,11 @@ def turn(database: Database, request: Request) -> Turn:
             result.cancels = _cancels(database, request.owner)
             result.others = peers.others_beside(database, request.owner, request.token)
         if next_us is None or not all_plain:
-            next_us = _look_ahead(database, request).next_us
+            outlook = _look_ahead(database, request)
+            if next_us is None and len(due) < request.room:
+                _check_outlook(database, request, outlook)
+            next_us = outlook.next_us
+        result.untold = any_untold(database)
         result.next_us = None if next_us == FOREVER_US else next_us
     return result
 
@@ -101,16 +96,23 @@ class _Outlook(NamedTuple):
         return min(self)
 
 
+def _check_outlook(database: Database, request: Request, outlook: _Outlook) -> None:
+    """All that was due has been claimed: what still seems to be would be looked for for ever."""
+    last_us = request.last_us(0)
+    is_firing = outlook.firing_us <= last_us
+    if outlook.next_us <= last_us and not has_due(database, last_us, firing=is_firing):
+        raise damaged(database.path, "an index has what its table has not")
+
+
 def _claim(database: Database, request: Request, outlook: _Outlook, result: Turn) -> list[int]:
     """Claim what there is room for; returns the runs that are due now."""
     now = request.moment.now_us
     room = max(0, request.room - len(request.due))
     spare = request.ahead if request.alone else 0
     before = database.execute("SELECT max(run_id) FROM runs").fetchone()[0] or 0
-    last = FOREVER_US if request.until_us is None else request.until_us - 1
-    due, soon = (0, min(now, last)), (now + 1, min(now + AHEAD_US, last))
+    due, soon = (-FOREVER_US, request.last_us(0)), (now + 1, request.last_us(AHEAD_US))
     # Each is asked for only if there is any: most turns have one firing to claim and nothing else.
-    taken = [] if outlook.free_us == FOREVER_US else _release_held(database, request, room)
+    taken = [] if outlook.free_us == FOREVER_US else release_held(database, request, room)
     if outlook.pending_us <= soon[1]:
         taken += _take_pending(database, request, due, room - len(taken), result)
         taken += _take_pending(database, request, soon, request.ahead, result)
@@ -127,21 +129,6 @@ def _claim(database: Database, request: Request, outlook: _Outlook, result: Turn
     return [run_id for run_id, due_us in taken if due_us <= now + request.lead_us]
 
 
-def _release_held(database: Database, request: Request, limit: int) -> list[tuple[int, int]]:
-    """Claim runs that waited for others of their schedule, now done: the first of each."""
-    if limit <= 0:
-        return []
-    return database.execute(
-        f"""UPDATE runs SET status = 'claimed', owner = ?, held = 0 WHERE run_id IN (
-                SELECT run_id FROM runs WHERE {_FREE} AND {SERVED}
-                AND NOT EXISTS (SELECT 1 FROM runs AS earlier WHERE earlier.held = 1
-                    AND earlier.schedule_id = runs.schedule_id
-                    AND earlier.scheduled_us < runs.scheduled_us) LIMIT ?)
-            RETURNING run_id, due_us""",
-        (request.owner, json.dumps(request.sources), limit),
-    ).fetchall()
-
-
 def _take_pending(
     database: Database, request: Request, within_us: tuple[int, int], limit: int, result: Turn
 ) -> list[tuple[int, int]]:
@@ -155,7 +142,7 @@ def _take_pending(
     now_us = request.moment.now_us
     for run_id, due_us, schedule_id, scheduled_us, is_firing, *columns in database.execute(
         f"""SELECT run_id, due_us, schedule_id, scheduled_us, attempt = 1 AND manual_key = 0
-                AND s.seq IS NOT NULL, {TIMING}
+                AND s.seq IS NOT NULL AND reason IS NOT '{SENT_AGAIN}', {TIMING}
             FROM (SELECT * FROM runs WHERE {_WAITING} AND due_us BETWEEN ?1 AND ?2
                   UNION ALL SELECT * FROM runs WHERE {_OF_OTHERS.replace("?", "?3")}
                   AND due_us BETWEEN ?1 AND min(?2, ?4)) AS runs
@@ -198,13 +185,17 @@ def _fate(
 
 
 def abandon(database: Database, owners: Sequence[int], now_us: int, reason: str) -> list[int]:
-    """End what these schedulers had started, as nobody knows how far it got; the runs' ids."""
+    """End what these schedulers had started, as nobody knows how far it got; the runs' ids.
+
+    Some may have started while the caller, who has its `now_us` from before, waited to write.
+    """
     rows = database.execute(
-        f"""UPDATE runs SET status = 'abandoned', finished_us = ?, reason = ?,
+        f"""UPDATE runs SET status = 'abandoned', reason = ?,
+               finished_us = max(coalesce(started_us, 0), ?),
                error = 'the sqlsched process that ran it is gone'
            WHERE {is_going("runs")} AND status IN ('running', 'sending')
            AND owner IN (SELECT value FROM json_each(?)) RETURNING run_id""",
-        (now_us, reason, json.dumps(list(owners))),
+        (reason, now_us, json.dumps(list(owners))),
     )
     return [row[0] for row in rows.fetchall()]
 
@@ -212,8 +203,9 @@ def abandon(database: Database, owners: Sequence[int], now_us: int, reason: str)
 def release(database: Database, owners: Sequence[int]) -> None:
     """Give back what these schedulers claimed and did not start; whoever comes next takes it."""
     database.execute(
-        """UPDATE runs SET status = 'waiting', owner = NULL, held = reason IS 'overlap'
-           WHERE status = 'claimed' AND owner IN (SELECT value FROM json_each(?))""",
+        f"""UPDATE runs SET status = 'waiting', owner = NULL,
+                held = iif(manual_key = {BACKFILL_KEY} AND attempt = 1, 2, reason IS 'overlap')
+            WHERE status = 'claimed' AND owner IN (SELECT value FROM json_each(?))""",
         (json.dumps(list(owners)),),
     )
 
@@ -226,7 +218,7 @@ def _claim_firings(
     runs: list[tuple[Any, ...]] = []
     moves: dict[tuple[int | None, int | None], list[int]] = defaultdict(list)
     for row in _due(database, request.sources, within_us, limit):
-        seq, schedule_id, task_name, dispatched, next_us, _, *columns = row
+        seq, schedule_id, task_name, dispatched, next_us, wants_telling, _, *columns = row
         try:
             timing = timing_of_row(*columns)
             left = limit - len(runs)
@@ -239,10 +231,17 @@ def _claim_firings(
             continue
         if schedule_id in request.merged_out:
             found = without_firings(found)
-        runs += [_run(schedule_id, task_name, firing, request.owner) for firing in found.firings]
+        common = (request.owner, wants_telling)
+        runs += [
+            (*(schedule_id, task_name, f.scheduled_us, f.trigger, f.due_us), *common)
+            for f in found.firings
+        ]
         for stretch in found.stretches:
-            record(database, schedule_id, task_name, stretch, request.moment.now_us)
-            result.unrun.append(_unrun(schedule_id, stretch))
+            recorded = record(
+                *(database, schedule_id, task_name, stretch, timing.trigger, request.moment.now_us)
+            )
+            if recorded is not None:
+                result.unrun.append(Unrun.of(schedule_id, recorded))
         wake = found.next_us
         if wake is not None and timing.jitter_s is not None:
             wake = jittered_us(schedule_id, timing, wake)
@@ -265,12 +264,13 @@ def _due(
     rows = []
     for source in sources:  # each in the order of the index; together they would have to be sorted
         rows += database.execute(
-            f"""SELECT seq, schedule_id, task_name, dispatched, next_us, wake_us, {TIMING}
+            f"""SELECT seq, schedule_id, task_name, dispatched, next_us, {hooked("schedules")},
+                    wake_us, {TIMING}
                 FROM schedules WHERE source = ? AND wake_us BETWEEN ? AND ?
                 ORDER BY wake_us LIMIT ?""",
             (source, *within_us, limit),
         ).fetchall()
-    return sorted(rows, key=itemgetter(5))[:limit] if len(sources) > 1 else rows
+    return sorted(rows, key=itemgetter(6))[:limit] if len(sources) > 1 else rows
 
 
 @lru_cache(maxsize=4096)
@@ -294,22 +294,14 @@ def timing_of_row(
     )
 
 
-def _run(schedule_id: str, task_name: str, firing: Firing, owner: int) -> tuple[Any, ...]:
-    return (*(schedule_id, task_name, firing.scheduled_us, firing.trigger, firing.due_us, owner),)
-
-
 def _insert(database: Database, runs: Iterable[tuple[Any, ...]]) -> None:
     # A firing that is in the ledger already was dispatched before the clock was put back.
     database.executemany(
         """INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, trigger, status,
-               due_us, owner)
-           VALUES (?1, ?2, ?3, 1, ?4, 'claimed', ?5, ?6) ON CONFLICT DO NOTHING""",
+               due_us, owner, untold)
+           VALUES (?1, ?2, ?3, 1, ?4, 'claimed', ?5, ?6, ?7) ON CONFLICT DO NOTHING""",
         runs,
     )
-
-
-def _unrun(schedule_id: str, stretch: Stretch) -> Unrun:
-    return Unrun(schedule_id, stretch.first_us, stretch.count, stretch.status, stretch.reason)
 
 
 def _cancels(database: Database, owner: int) -> list[tuple[int, str]]:
@@ -333,8 +325,10 @@ def _look_ahead(database: Database, request: Request) -> _Outlook:
                 (SELECT min(due_us) FROM runs WHERE {_WAITING} AND {served}),
                 (SELECT min(due_us) + {OVERDUE_US + AHEAD_US} FROM runs
                  WHERE {_OF_OTHERS.replace("?", "?2")} AND {served}),
-                (SELECT min(due_us) FROM runs WHERE {_FREE} AND {served})""",
+                (SELECT min(due_us) FROM runs WHERE {FREE} AND {served}),
+                CASE WHEN EXISTS (SELECT 1 FROM runs WHERE held = 2) THEN (SELECT min(due_us)
+                    FROM runs WHERE run_id IN ({NEXT_IN_LINE}) AND {served}) END""",
         (json.dumps(request.sources), request.owner),
     ).fetchone()
-    firing, waiting, of_others, free = (FOREVER_US if us is None else us for us in times)
-    return _Outlook(firing, min(waiting, of_others), free)
+    firing, waiting, of_others, free, in_line = (FOREVER_US if us is None else us for us in times)
+    return _Outlook(firing, min(waiting, of_others), min(free, in_line))

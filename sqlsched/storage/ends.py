@@ -5,8 +5,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlsched.planner import retry_due_us
+from sqlsched.instants import SECOND_US
+from sqlsched.planner import MAX_REFUSAL_DELAY_S, retry_due_us
+from sqlsched.storage.changes import pause_within
 from sqlsched.storage.connection import Database
+from sqlsched.storage.starts import SENT_AGAIN
 from sqlsched.storage.turn import Armed, Finished, Request, Turn
 
 
@@ -18,9 +21,11 @@ def finish(database: Database, request: Request, result: Turn) -> None:
             [(pid, started, run_id, request.owner) for run_id, pid, started in request.processes],
         )
     for run_id, due_us in request.refused:
+        # The clock may have been put back since.
+        due_us = min(due_us, request.moment.now_us + MAX_REFUSAL_DELAY_S * SECOND_US)
         _take_back(database, request.owner, run_id, due_us, result)
     if request.finished:
-        _record_ends(database, request.owner, request.finished, result)
+        _record_ends(database, request, result)
     if request.printed:
         database.executemany(
             """INSERT OR REPLACE INTO outputs SELECT ?1, ?2, ?3, ?4
@@ -29,13 +34,12 @@ def finish(database: Database, request: Request, result: Turn) -> None:
         )
 
 
-def _record_ends(
-    database: Database, owner: int, finished: Sequence[Finished], result: Turn
-) -> None:
+def _record_ends(database: Database, request: Request, result: Turn) -> None:
+    finished, now_us = request.finished, request.moment.now_us
     rows = database.execute(
         """SELECT run_id FROM runs WHERE run_id IN (SELECT value FROM json_each(?))
            AND owner = ? AND status IN ('running', 'sending')""",
-        (json.dumps([end.run_id for end in finished]), owner),
+        (json.dumps([end.run_id for end in finished]), request.owner),
     )
     ours = {row[0] for row in rows}
     alike: dict[tuple[Any, ...], list[tuple[int, int]]] = defaultdict(list)
@@ -46,7 +50,7 @@ def _record_ends(
     for how, ends in alike.items():
         database.execute(
             """UPDATE runs SET status = ?, exit_code = ?, error = ?, reason = ?,
-                   finished_us = json_extract(ended.value, '$[1]')
+                   finished_us = max(coalesce(started_us, 0), json_extract(ended.value, '$[1]'))
                FROM json_each(?) AS ended WHERE run_id = json_extract(ended.value, '$[0]')""",
             (*how, json.dumps(ends)),
         )
@@ -54,7 +58,11 @@ def _record_ends(
         if end.run_id not in ours:
             result.lost.append(end.run_id)
         elif end.status in {"failed", "timed_out"}:
-            _plan_retry(database, end, result)
+            # The clock may have been put back since.
+            _plan_retry(database, end, min(end.finished_us, now_us), result)
+    _forget_failures(
+        database, [e.run_id for e in finished if e.status == "succeeded" and e.run_id in ours]
+    )
 
 
 def _take_back(database: Database, owner: int, run_id: int, due_us: int, result: Turn) -> None:
@@ -69,30 +77,58 @@ def _take_back(database: Database, owner: int, run_id: int, due_us: int, result:
         return
     result.armed.append(Armed(run_id, due_us))
     database.execute(
-        """UPDATE schedules SET dispatched = dispatched - 1 WHERE max_runs IS NOT NULL
-           AND schedule_id = (SELECT schedule_id FROM runs
-                WHERE run_id = ? AND attempt = 1 AND manual_key = 0)""",
+        f"""UPDATE schedules SET dispatched = dispatched - 1 WHERE max_runs IS NOT NULL
+            AND schedule_id = (SELECT schedule_id FROM runs WHERE run_id = ? AND attempt = 1
+                AND manual_key = 0 AND reason IS NOT '{SENT_AGAIN}')""",
         (run_id,),
     )
 
 
-def _plan_retry(database: Database, end: Finished, result: Turn) -> None:
+def _plan_retry(database: Database, end: Finished, ended_us: int, result: Turn) -> None:
     row = database.execute(
-        """SELECT retries, retry_delay_s, attempt FROM runs JOIN schedules USING (schedule_id)
-           WHERE run_id = ?""",
+        """SELECT schedule_id, retries, retry_delay_s, attempt FROM runs
+           JOIN schedules USING (schedule_id) WHERE run_id = ?""",
         (end.run_id,),
     ).fetchone()
     if row is None:
         return
-    retries, retry_delay_s, attempt = row
-    due_us = retry_due_us(retries, retry_delay_s, attempt, end.finished_us)
+    schedule_id, retries, retry_delay_s, attempt = row
+    due_us = retry_due_us(retries, retry_delay_s, attempt, ended_us)
     if due_us is None:
+        _count_failure(database, schedule_id, ended_us, result)
         return
     database.execute(
         """INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, manual_key, trigger,
-               status, due_us)
+               status, due_us, untold)
            SELECT schedule_id, task_name, scheduled_us, attempt + 1, manual_key, 'retry',
-               'waiting', ? FROM runs WHERE run_id = ? ON CONFLICT DO NOTHING""",
+               'waiting', ?, untold FROM runs WHERE run_id = ? ON CONFLICT DO NOTHING""",
         (due_us, end.run_id),
     )
+    # It has not failed for good: what is to be told is how the last attempt ends.
+    database.execute("UPDATE runs SET untold = 0 WHERE run_id = ?", (end.run_id,))
     result.retries.append((end.run_id, due_us))
+
+
+def _count_failure(database: Database, schedule_id: str, now_us: int, result: Turn) -> None:
+    """A run has failed for good; after so many in a row its schedule is paused."""
+    row = database.execute(
+        """UPDATE schedules SET failures = failures + 1
+           WHERE schedule_id = ? AND pause_on_failure IS NOT NULL
+           RETURNING failures, failures >= pause_on_failure AND paused_us IS NULL""",
+        (schedule_id,),
+    ).fetchone()
+    if row is not None and row[1]:
+        note = f"{row[0]} failures in a row"
+        pause_within(database, [schedule_id], now_us, note=note, who="sqlsched")
+        result.paused.append((schedule_id, row[0]))
+
+
+def _forget_failures(database: Database, succeeded: Sequence[int]) -> None:
+    failing = "SELECT 1 FROM schedules WHERE failures > 0 LIMIT 1"
+    if succeeded and database.execute(failing).fetchone():
+        database.execute(
+            """UPDATE schedules SET failures = 0 WHERE failures > 0 AND schedule_id IN (
+                   SELECT schedule_id FROM runs
+                   WHERE run_id IN (SELECT value FROM json_each(?)))""",
+            (json.dumps(list(succeeded)),),
+        )

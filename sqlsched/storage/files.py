@@ -9,16 +9,16 @@ import fcntl
 import os
 import stat
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sqlsched.exceptions import StorageError
+from sqlsched.storage import trust
 
 PRIVATE = 0o600
 _NOTE_AT = 16
 """Where in the gate's file the note is, behind the pid."""
-_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -33,43 +33,12 @@ def check_file(path: Path) -> bool:
         return False
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror}") from None
-    if problem := _distrust(path, status):
-        raise StorageError(f"{path} {problem}")
+    trust.check(path, status)
     return status.st_size > 0
 
 
-def _distrust(path: Path, status: os.stat_result) -> str | None:
-    if not stat.S_ISREG(status.st_mode):
-        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-        return f"is {kind}; give the path of a database file"
-    if status.st_uid != os.geteuid() and os.geteuid() != 0:
-        return f"belongs to user {status.st_uid}; its schedules would run as you"
-    if status.st_mode & stat.S_IWOTH:
-        return "is writable by everyone, who could then run commands as you; chmod it to 600"
-    if status.st_nlink > 1:
-        return "has more than one hard link; copy it instead of linking it"
-    parent = path.resolve().parent.stat()
-    if parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX:
-        return "lies in a directory that everyone can write to; move it or chmod the directory"
-    return None
-
-
-def half_made(path: Path) -> bool:
-    """Whether a database file is still being made, or was never finished, as the disk was full.
-
-    Its rollback journal tells: it says how many pages there were before, and it is gone once they
-    stand. SQLite undoes such a file when it opens it for writing; until then it is as good as none.
-    """
-    try:
-        with Path(f"{path.resolve()}-journal").open("rb") as journal:
-            header = journal.read(20)
-    except OSError:
-        return False
-    return header[:8] == _JOURNAL_MAGIC and header[16:] == bytes(4)
-
-
 def group_writable(path: Path) -> bool:
-    """True if others of the file's group could add schedules."""
+    """True if others could add schedules, were they in the file's group; see `trust`."""
     return bool(path.stat().st_mode & stat.S_IWGRP)
 
 
@@ -80,7 +49,20 @@ def read_only(path: Path) -> bool:
 
 def create_private(path: Path) -> None:
     """Make an empty file that only its owner can read; keep one that is there."""
+    trust.check_place(path, os.geteuid())
     os.close(_open_private(path, _OPEN & ~os.O_NOFOLLOW))
+    check_file(path)  # somebody else may have been quicker
+
+
+def _open_beside(path: Path, flags: int, database: Path) -> int:
+    """The same of a file beside a database. As SQLite does with its own, root gives it away to
+    the database's owner, who could not use it otherwise."""
+    fd = _open_private(path, flags)
+    with suppress(OSError):
+        status = database.stat()
+        if os.geteuid() == 0 and os.fstat(fd).st_uid != status.st_uid:
+            os.fchown(fd, status.st_uid, status.st_gid)
+    return fd
 
 
 def _open_private(path: Path, flags: int) -> int:
@@ -92,6 +74,15 @@ def _open_private(path: Path, flags: int) -> int:
     return fd
 
 
+def identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode: tells a file from another that took its name. None if there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 class Gate:
     """Lets one writer in at a time, over all processes, first come first served.
 
@@ -101,6 +92,7 @@ class Gate:
 
     def __init__(self, database: Path) -> None:
         self.path = Path(f"{database}-gate")
+        self._database = database
         self.refused = False
         """Whether the last wait at it was in vain."""
         self._fd = -1
@@ -108,7 +100,7 @@ class Gate:
     def open(self) -> None:
         """Open the gate's file; made if missing."""
         if self._fd < 0:
-            self._fd = _open_private(self.path, _OPEN)
+            self._fd = _open_beside(self.path, _OPEN, self._database)
 
     def close(self) -> None:
         """Let go of the file; it stays, as others may be waiting at it."""
@@ -190,18 +182,21 @@ class OwnerLock:
 
     def __init__(self, database: Path, token: str) -> None:
         self.path = Path(f"{database}-owner-{token}")
+        self._database = database
         self._fd = -1
 
     def acquire(self) -> None:
         """Make the file and lock it. A child forked without exec must not keep us alive."""
-        while not self._locked_in_place():
-            self._forget()  # somebody took it for a stray one before it was locked
+        while True:
+            fd = _open_beside(self.path, _OPEN | os.O_EXCL, self._database)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if _is_named(fd, self.path):
+                break
+            os.close(fd)  # before it was locked it was taken for a dead owner's
+        self._fd = fd
+        with suppress(OSError):  # a full disk is for the first transaction to tell of
+            os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
         os.register_at_fork(after_in_child=self._forget)
-
-    def _locked_in_place(self) -> bool:
-        self._fd = _open_private(self.path, _OPEN | os.O_EXCL)
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
-        return os.fstat(self._fd).st_nlink > 0
 
     def release(self) -> None:
         """Remove the file, then let go: whoever finds neither file nor lock finds us gone."""
@@ -236,13 +231,41 @@ def owner_alive(database: Path, token: str) -> bool:
     return False
 
 
-def remove_strays(database: Path, tokens: Collection[str]) -> None:
-    """Remove files of owners that are not among `tokens` and do not live: they were killed before
-    they were entered, or the disk did not let them be removed."""
+def remove_owner(database: Path, token: str) -> None:
+    """Remove a dead owner's file, if the disk lets us; what stays says nothing unlocked."""
     with suppress(OSError):
-        for path in database.parent.iterdir():
-            before, _, token = path.name.partition(f"{database.name}-owner-")
-            if token and not before and token not in tokens:
+        OwnerLock(database, token).path.unlink(missing_ok=True)
+
+
+def owners_alive(database: Path) -> list[str]:
+    """The pids of those who serve a database, which need not be readable, nor there any more.
+
+    "?" stands for one that is not known.
+    """
+    start = f"{database.name}-owner-"
+    tokens = (
+        path.name.removeprefix(start)
+        for path in database.parent.iterdir()
+        if path.name.startswith(start)
+    )
+    living = (token for token in tokens if owner_alive(database, token))
+    return sorted(_pid_in(OwnerLock(database, token).path) for token in living)
+
+
+def _pid_in(path: Path) -> str:
+    with suppress(OSError, ValueError):
+        return str(int(path.read_text()))
+    return "?"
+
+
+def remove_strays(database: Path) -> None:
+    """Remove the files of owners that died before their entry in the ledger, or after its end."""
+    beside: list[Path] = []
+    with suppress(OSError):  # a directory may be closed to those who look for names
+        beside += database.parent.iterdir()
+    for path in beside:
+        if path.name.startswith(f"{database.name}-owner-"):
+            with suppress(OSError):  # alive, or just removed by another
                 _remove_unlocked(path)
 
 
@@ -250,14 +273,40 @@ def _remove_unlocked(path: Path) -> None:
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink()
-    except BlockingIOError:
-        return  # it lives, and is about to be entered
+        if _is_named(fd, path):
+            path.unlink()
     finally:
         os.close(fd)
 
 
-def remove_owner(database: Path, token: str) -> None:
-    """Remove a dead owner's file, if the disk lets us; what stays says nothing unlocked."""
-    with suppress(OSError):
-        OwnerLock(database, token).path.unlink(missing_ok=True)
+def _is_named(fd: int, path: Path) -> bool:
+    """Whether this open file is the one that has this name now."""
+    status = os.fstat(fd)
+    return (status.st_dev, status.st_ino) == identity(path)
+
+
+def size(path: Path) -> int:
+    """How large a file is, bytes; 0 if there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def size_text(count: int) -> str:
+    """So many bytes, for people: `88.0 KiB`."""
+    if count < 1024:
+        return f"{count} B"
+    steps = min((count.bit_length() - 1) // 10, 4)
+    return f"{count / 1024**steps:.1f} {'KMGT'[steps - 1]}iB"
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a directory, to the disk: past its cache too on macOS."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+        if hasattr(fcntl, "F_FULLFSYNC") and stat.S_ISREG(os.fstat(fd).st_mode):
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    finally:
+        os.close(fd)

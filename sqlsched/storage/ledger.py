@@ -2,14 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 import aiosqlite
 
 from sqlsched.storage.connection import (
+    SUSPECT,
     Database,
+    blaming,
     data_version,
     open_for_writing,
 )
@@ -41,10 +42,14 @@ class Ledger:
             raise
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        if self._connection is not None:
-            await self._connection.close()
-        self._connection = self._database = None
+    async def __aexit__(self, _kind: object, error: object, _trace: object) -> None:
+        try:
+            if isinstance(error, SUSPECT):
+                await self.run(_raise, error)  # as damage, if it is
+        finally:
+            if self._connection is not None:
+                await self._connection.close()
+            self._connection = self._database = None
 
     def _open(self) -> Database:
         self._database = open_for_writing(self.path, create=True)
@@ -59,12 +64,12 @@ class Ledger:
         """
         assert self._connection is not None
         assert self._database is not None
+        database, call = self._database, blaming(self._database)(function)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         # The one door that aiosqlite has to its thread; its public calls are one statement each,
-        # and a task for each call would cost three rounds of the event loop.
-        self._connection._tx.put_nowait(
-            (future, partial(function, self._database, *args, **kwargs))
-        )
+        # and a task for each call would cost three rounds of the event loop. It logs, at DEBUG, the
+        # repr of what it calls: that of a lambda tells nothing of what schedules carry.
+        self._connection._tx.put_nowait((future, lambda: call(database, *args, **kwargs)))
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -78,9 +83,33 @@ class Ledger:
         hop would take a hundred.
         """
         assert self._database is not None
-        if self._database.watch.differs():
+        if self._database.seal.differs():
             return True
         version = data_version(self._database)
         changed: bool = version != self._seen
         self._seen = version
         return changed
+
+
+def _raise(_database: Database, error: Exception) -> None:
+    raise error
+
+
+class PrivateLedger(Ledger):
+    """A copy that nobody else uses, to play with: nothing of it is made durable, and so nothing
+    takes long, and functions run where they are called."""
+
+    async def __aenter__(self) -> "PrivateLedger":
+        self._database = open_for_writing(self.path, create=True, durable=False)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._database is not None
+        self._database.close()
+        self._database = None
+
+    async def run(
+        self, function: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        assert self._database is not None
+        return function(self._database, *args, **kwargs)

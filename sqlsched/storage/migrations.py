@@ -3,6 +3,7 @@
 A step is never changed once released; a new one is appended.
 """
 
+import re
 import sqlite3
 
 APPLICATION_ID = 0x73716C73
@@ -153,8 +154,73 @@ CREATE INDEX runs_held ON runs (schedule_id, scheduled_us) WHERE held = 1;
 CREATE INDEX runs_cancel ON runs (run_id) WHERE cancel_us IS NOT NULL AND finished_us IS NULL;
 """
 
-STEPS = (_V1, _V2)
+# A run whose schedule, or database, has hooks says itself that they are to be told of its end.
+_V3 = """
+ALTER TABLE schedules ADD COLUMN on_success TEXT;
+ALTER TABLE schedules ADD COLUMN on_failure TEXT;
+ALTER TABLE schedules ADD COLUMN on_missed TEXT;
+ALTER TABLE schedules ADD COLUMN ping TEXT;
+ALTER TABLE schedules ADD COLUMN pause_on_failure INTEGER;
+ALTER TABLE schedules ADD COLUMN failures INTEGER NOT NULL DEFAULT 0;  -- in a row, if that counts
+CREATE INDEX schedules_failing ON schedules (schedule_id) WHERE failures > 0;
+ALTER TABLE runs ADD COLUMN untold INTEGER NOT NULL DEFAULT 0;  -- 1: hooks are to be told
+ALTER TABLE runs ADD COLUMN teller INTEGER;                     -- the owner that is telling them
+CREATE INDEX runs_untold ON runs (run_id)
+    WHERE untold = 1 AND finished_us IS NOT NULL AND teller IS NULL;
+CREATE INDEX runs_teller ON runs (teller) WHERE teller IS NOT NULL;
+"""
+
+# What lies ahead once the clock was put back is found without looking at every run.
+_V4 = "CREATE INDEX runs_unrun ON runs (last_us) WHERE attempt = 0;"
+
+# What was done to schedules, and by whom: `why` tells of it. In a database that is older than this
+# step nobody knows what was done before, which is noted as if it had been forgotten.
+_V5 = """
+CREATE TABLE changes (
+    change_id INTEGER PRIMARY KEY,
+    schedule_id TEXT NOT NULL,      -- outlives its schedule
+    at_us INTEGER NOT NULL,
+    what TEXT NOT NULL,             -- edited, replaced, removed, paused or resumed
+    who TEXT NOT NULL,              -- like "alice (pid 123)"
+    note TEXT,
+    before TEXT,                    -- what an edit or removal ended: its columns, as JSON
+    over_us INTEGER                 -- since when it may be forgotten; NULL: a pause in force
+) STRICT;
+CREATE INDEX changes_of ON changes (schedule_id, at_us);
+CREATE INDEX changes_over ON changes (over_us) WHERE over_us IS NOT NULL;
+-- died: 1 if it did not end in order; stopped_us is then the last sign of life.
+ALTER TABLE owners ADD COLUMN died INTEGER NOT NULL DEFAULT 0;
+INSERT INTO meta SELECT 'forgotten_us', CAST(strftime('%s', 'now') AS INTEGER) * 1000000
+    WHERE EXISTS (SELECT 1 FROM schedules);
+"""
+
+# Schedules as code: which group of them, as `sqlsched sync` knows it, keeps this one; NULL is none.
+_V6 = """
+ALTER TABLE schedules ADD COLUMN synced TEXT;
+CREATE INDEX schedules_synced ON schedules (synced) WHERE synced IS NOT NULL;
+"""
+
+# held = 2: it stands in the line of a backfill, which may be long; of each schedule one run at a
+# time leaves it. manual_key -1 is a backfill's.
+_V7 = """
+CREATE INDEX runs_in_line ON runs (schedule_id, scheduled_us) WHERE held = 2;
+"""
+
+STEPS = (_V1, _V2, _V3, _V4, _V5, _V6, _V7)
 VERSION = len(STEPS)
+
+_TABLE = re.compile(
+    r"^(?:CREATE TABLE (\w+)|DROP TABLE (\w+)|ALTER TABLE (\w+) RENAME TO (\w+))", re.MULTILINE
+)
+
+
+def tables(version: int) -> set[str]:
+    """The tables of a database at a version, as its steps make them."""
+    found: set[str] = set()
+    for step in STEPS[:version]:
+        for created, dropped, renamed, name in _TABLE.findall(step):
+            found = (found - {dropped, renamed} | {created, name}) - {""}
+    return found
 
 
 def migrate(connection: sqlite3.Connection, version: int) -> None:

@@ -12,10 +12,11 @@ from typing import Any
 from sqlsched.instants import MINUTE_US
 from sqlsched.planner import Claim, Firing, Identity, Stretch, resume
 from sqlsched.scheduled_task import ScheduledTask
-from sqlsched.storage import changes
+from sqlsched.storage import audit, changes
 from sqlsched.storage.connection import Database, transaction
+from sqlsched.storage.hooks import hooked
 from sqlsched.storage.runs import pruned_us
-from sqlsched.storage.schedules import CONTENT, LIVE, Selection, get, stored, to_row
+from sqlsched.storage.schedules import CONTENT, LIVE, Selection, get, stored, to_row, to_values
 
 _Row = dict[str, Any]
 _ANCHOR_US = 0
@@ -49,20 +50,19 @@ def sync(
     result = Synced()
     with transaction(database):
         there = _copies(database, source)
-        for schedule_id in there.keys() - rows.keys() - _going_once(database, source):
-            changes.remove_one(database, schedule_id, now_us)
-            result.removed.append(schedule_id)
+        result.removed += there.keys() - rows.keys() - _going_once(database, source)
+        changes.remove_all(database, result.removed, now_us, who=audit.source(source))
         elsewhere = _elsewhere(database, source, rows)
         for schedule_id, row in rows.items():
             if schedule_id in elsewhere and not elsewhere[schedule_id]:
                 result.refused.append(schedule_id)
             elif schedule_id in there:
                 if there[schedule_id] != row:
-                    _change(database, wanted[schedule_id], row, now_us)
+                    _change(database, wanted[schedule_id], row, now_us, audit.source(source))
                     result.changed.append(schedule_id)
             else:
                 if schedule_id in elsewhere:  # it has moved here from a source that is gone
-                    changes.remove_one(database, schedule_id, now_us)
+                    changes.remove_all(database, [schedule_id], now_us, who=audit.source(source))
                 _add(database, source, wanted[schedule_id], row, now_us)
                 result.added.append(schedule_id)
     return result
@@ -123,7 +123,8 @@ def _first_us(database: Database, schedule: ScheduledTask, now_us: int) -> int |
     knows whether it was there a moment ago; a one-shot that has run already has none."""
     trigger = schedule.trigger(_ANCHOR_US)
     if trigger.recurring:
-        return trigger.next_us(now_us - (now_us % MINUTE_US if schedule.cron else 0) - 1)
+        minute_us = now_us - (now_us % MINUTE_US if schedule.cron else 0)
+        return trigger.next_us(max(minute_us - 1, pruned_us(database)))
     ran = database.execute(
         """SELECT 1 FROM runs WHERE schedule_id = ? AND scheduled_us = ? AND attempt = 1
            AND manual_key = 0""",
@@ -133,8 +134,9 @@ def _first_us(database: Database, schedule: ScheduledTask, now_us: int) -> int |
     return None if ran or forgotten else trigger.time_us
 
 
-def _change(database: Database, schedule: ScheduledTask, row: _Row, now_us: int) -> None:
+def _change(database: Database, schedule: ScheduledTask, row: _Row, now_us: int, who: str) -> None:
     """Bring a copy up to date. A firing to come stays as it is while the trigger does."""
+    audit.ended(database, "edited", [schedule.schedule_id], now_us, who)
     changes.revoke(database, schedule.schedule_id)
     there = get(database, schedule.schedule_id)
     next_us, paused_us = there.next_us, there.paused_us
@@ -145,11 +147,16 @@ def _change(database: Database, schedule: ScheduledTask, row: _Row, now_us: int)
         "SELECT declared_paused FROM schedules WHERE schedule_id = ?", (schedule.schedule_id,)
     ).fetchone()[0]
     if schedule.paused and not was_declared_paused:
+        audit.paused(database, [schedule.schedule_id], now_us, who)
         paused_us = now_us if paused_us is None else paused_us
     elif was_declared_paused and not schedule.paused and paused_us is not None:
-        stretches, next_us = resume(schedule.trigger(_ANCHOR_US), next_us, paused_us, now_us)
+        audit.resumed(database, [schedule.schedule_id], now_us, who)
+        trigger = schedule.trigger(_ANCHOR_US)
+        stretches, next_us = resume(trigger, next_us, paused_us, now_us)
         for stretch in stretches:
-            changes.record(database, schedule.schedule_id, schedule.task_name, stretch, now_us)
+            changes.record(
+                *(database, schedule.schedule_id, schedule.task_name, stretch, trigger, now_us)
+            )
         paused_us = None
     values = row | changes.next_columns(schedule.schedule_id, schedule, _ANCHOR_US, next_us)
     values["paused_us"] = paused_us
@@ -189,14 +196,15 @@ def adopt(
                 refused.append(schedule_id)
                 continue
             _keep(database, source, claim, now_us)
+            task_name, trigger = claim.schedule.task_name, claim.schedule.trigger(claim.anchor_us)
             for stretch in claim.stretches:
-                changes.record(database, schedule_id, claim.schedule.task_name, stretch, now_us)
+                changes.record(database, schedule_id, task_name, stretch, trigger, now_us)
             for firing in claim.firings:
                 if schedule_id in merged_out:
                     skipped = Stretch(
                         firing.scheduled_us, firing.scheduled_us, 1, "skipped", "merged"
                     )
-                    changes.record(database, schedule_id, claim.schedule.task_name, skipped, now_us)
+                    changes.record(database, schedule_id, task_name, skipped, trigger, now_us)
                 else:
                     _wait(database, claim.schedule, firing)
     return refused
@@ -211,10 +219,13 @@ def _keep(database: Database, source: str, claim: Claim, now_us: int) -> None:
         "shared": 1,
         "source": source,
     }
+    schedule_id = claim.schedule.schedule_id
     there = database.execute(
-        "SELECT 1 FROM schedules WHERE schedule_id = ?", (claim.schedule.schedule_id,)
+        f"SELECT {', '.join(CONTENT)} FROM schedules WHERE schedule_id = ?", (schedule_id,)
     ).fetchone()
     if there:
+        if there != to_values(claim.schedule):
+            audit.ended(database, "edited", [schedule_id], now_us, audit.source(source))
         _update(database, values)
     else:
         _insert(database, values | {"created_us": now_us})
@@ -223,11 +234,13 @@ def _keep(database: Database, source: str, claim: Claim, now_us: int) -> None:
 def _wait(database: Database, schedule: ScheduledTask, firing: Firing) -> None:
     # What another machine had taken over may come back to this one.
     database.execute(
-        """INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, trigger, status, due_us)
-           VALUES (?, ?, ?, 1, ?, 'waiting', ?)
+        f"""INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, trigger, status,
+               due_us, untold)
+           SELECT ?1, ?2, ?3, 1, ?4, 'waiting', ?5, {hooked("schedules")} FROM schedules
+           WHERE schedule_id = ?1
            ON CONFLICT DO UPDATE SET status = 'waiting', reason = NULL, owner = NULL,
                started_us = NULL, finished_us = NULL
-           WHERE status = 'cancelled' AND reason = ?""",
+           WHERE status = 'cancelled' AND reason = ?6""",
         (
             *(schedule.schedule_id, schedule.task_name, firing.scheduled_us, firing.trigger),
             *(firing.due_us, TAKEN_OVER),
@@ -254,10 +267,10 @@ def shared(database: Database, source: str) -> list[str]:
 
 
 def forget(database: Database, ids: Collection[str], now_us: int) -> None:
-    """Remove the copies of shared schedules that are gone."""
+    """Remove the copies of shared schedules that are gone from their source."""
     with transaction(database):
-        for schedule_id in ids:
-            changes.remove_one(database, schedule_id, now_us)
+        for schedule_id, source in _elsewhere(database, "", ids).items():
+            changes.remove_all(database, [schedule_id], now_us, who=audit.source(source))
 
 
 def record_abandoned(

@@ -1,17 +1,14 @@
-"""Taking over from processes that died, and mending the ledger after the clock was put back."""
+"""Taking over from processes that died, and telling whether anything is left to do."""
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
-from sqlsched.instants import SECOND_US
-from sqlsched.planner import DEFAULT_RETRY_DELAY_S, jittered_us
-from sqlsched.storage import files
-from sqlsched.storage.claims import DAMAGED, TIMING, abandon, release, timing_of_row
+from sqlsched.storage import files, telling
+from sqlsched.storage.claims import abandon, release
 from sqlsched.storage.connection import Database, transaction
-from sqlsched.storage.runs import pruned_us
-from sqlsched.storage.starts import is_going
+from sqlsched.storage.owners import LAST_SEEN
+from sqlsched.storage.starts import SENT_AGAIN, is_going
 from sqlsched.storage.turn import Owner
 
 
@@ -45,65 +42,25 @@ def take_over(
     was sending to a queue is sent again, under the same task id, if `resend`.
     """
     with transaction(database):
+        database.execute(
+            f"""UPDATE owners SET stopped_us = {LAST_SEEN}, died = 1
+                WHERE owner IN (SELECT value FROM json_each(?))""",
+            (_ids(dead),),
+        )
         if resend:
             database.execute(
-                f"""UPDATE runs SET status = 'claimed', started_us = NULL
+                f"""UPDATE runs SET status = 'claimed', started_us = NULL, reason = '{SENT_AGAIN}'
                    WHERE {is_going("runs")} AND status = 'sending'
                    AND owner IN (SELECT value FROM json_each(?))""",
                 (_ids(dead),),
             )
         abandoned = abandon(database, [owner.owner for owner in dead], now_us, "owner-died")
         release(database, [owner.owner for owner in dead])
-        database.execute(
-            """UPDATE owners SET stopped_us = seen_us
-               WHERE owner IN (SELECT value FROM json_each(?))""",
-            (_ids(dead),),
-        )
+        telling.release(database, [owner.owner for owner in dead])
     for owner in dead:
         files.remove_owner(database.path.resolve(), owner.token)
+    files.remove_strays(database.path.resolve())
     return abandoned
-
-
-def pull_back(database: Database, now_us: int) -> int:
-    """After the clock was put back: no schedule waits for a time beyond its natural next one.
-
-    What ran already stays in the ledger and is not repeated. Returns how many were moved.
-    """
-    with transaction(database):
-        after_us = max(now_us, pruned_us(database))
-        rows = database.execute(
-            f"""SELECT schedule_id, next_us, {TIMING} FROM schedules
-                WHERE next_us > ? AND time_us IS NULL AND shared = 0""",
-            (after_us,),
-        ).fetchall()
-        moves = []
-        for schedule_id, next_us, *columns in rows:
-            with suppress(*DAMAGED):  # the next claim says so
-                timing = timing_of_row(*columns)
-                natural = timing.trigger.next_us(after_us)
-                if natural is not None and natural < next_us:
-                    wake_us = jittered_us(schedule_id, timing, natural)
-                    moves.append((natural, wake_us, schedule_id))
-        database.executemany(
-            """UPDATE schedules SET next_us = ?1, wake_us = iif(paused_us IS NULL, ?2, NULL)
-               WHERE schedule_id = ?3""",
-            moves,
-        )
-        _pull_back_retries(database, now_us)
-    return len(moves)
-
-
-def _pull_back_retries(database: Database, now_us: int) -> None:
-    """No retry is further off than its delay."""
-    database.execute(
-        f"""UPDATE runs SET due_us = min(due_us, ? + (
-                SELECT coalesce(retry_delay_s, {DEFAULT_RETRY_DELAY_S}) FROM schedules
-                WHERE schedules.schedule_id = runs.schedule_id
-            ) * {SECOND_US} * (1 << min(attempt - 2, 20)))
-            WHERE {is_going("runs")} AND status = 'waiting' AND attempt > 1
-            AND schedule_id IN (SELECT schedule_id FROM schedules)""",
-        (now_us,),
-    )
 
 
 def idle(database: Database, sources: Sequence[str] = ("",)) -> bool:
@@ -119,6 +76,7 @@ def idle(database: Database, sources: Sequence[str] = ("",)) -> bool:
                SELECT 1 FROM (
                    SELECT * FROM runs WHERE status = 'claimed'
                    UNION ALL SELECT * FROM runs WHERE status = 'waiting' AND held = 0
+                   UNION ALL SELECT * FROM runs WHERE held = 2
                    UNION ALL SELECT * FROM runs WHERE {is_going("runs")})
                LEFT JOIN schedules USING (schedule_id)
                WHERE coalesce(source, '') IN (SELECT value FROM json_each(?1))

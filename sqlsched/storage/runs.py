@@ -1,4 +1,4 @@
-"""The ledger, as people see and steer it: history, output, manual triggers, cancelling, pruning."""
+"""The ledger, as people see and steer it: history, output, manual triggers, cancelling."""
 
 import os
 from collections.abc import Iterator
@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlsched.exceptions import ScheduleNotFoundError
+from sqlsched.instants import format_us
 from sqlsched.serialization import shorten
+from sqlsched.storage import highest_time
 from sqlsched.storage.connection import Database, transaction
+from sqlsched.storage.hooks import hooked
 from sqlsched.storage.schedules import get
 
 STATUSES = (
@@ -15,6 +18,7 @@ STATUSES = (
     *("cancelled", "abandoned", "sent", "skipped", "missed"),
 )
 GOOD = frozenset({"succeeded", "sent"})
+BAD = frozenset({"failed", "timed_out", "abandoned", "missed"})
 LIVE_STATUSES = frozenset({"waiting", "claimed", "sending", "running"})
 
 
@@ -37,6 +41,33 @@ class RunRow:
     last_us: int | None
     count: int
 
+    def to_json(self) -> dict[str, Any]:
+        """What `history --json`, and hooks, say of it."""
+        times = {
+            name: None if us is None else format_us(us)
+            for name, us in (
+                ("scheduled_for", self.scheduled_us),
+                ("started_at", self.started_us),
+                ("finished_at", self.finished_us),
+            )
+        }
+        result: dict[str, Any] = {
+            "run_id": str(self.run_id),
+            "schedule_id": self.schedule_id,
+            "task_name": self.task_name,
+            **times,
+            "status": self.status,
+            "attempt": self.attempt,
+            "trigger": self.trigger,
+            "exit_code": self.exit_code,
+            "error": self.error,
+            "reason": self.reason,
+        }
+        if self.last_us is not None:
+            last = {"last": format_us(self.last_us), "count": self.count}
+            result |= {"first": times["scheduled_for"], **last}
+        return result
+
 
 _COLUMNS = ", ".join(RunRow.__dataclass_fields__)
 
@@ -58,6 +89,14 @@ def history(
         (schedule_id, status, since_us, -1 if limit is None else limit),
     )
     return (RunRow(*row) for row in rows)
+
+
+def last_successes(database: Database) -> dict[str, int]:
+    """When a run of each schedule last succeeded, microseconds since the epoch."""
+    rows = database.execute(
+        "SELECT schedule_id, max(finished_us) FROM runs WHERE status = 'succeeded' GROUP BY 1"
+    )
+    return dict(rows.fetchall())
 
 
 def has_history(database: Database, schedule_id: str) -> bool:
@@ -92,6 +131,16 @@ def find_run(database: Database, text: str) -> int:
     raise ScheduleNotFoundError(f"{text!r} is ambiguous; it begins {listed}")
 
 
+def newest_ids(database: Database, limit: int, *, live: bool) -> list[tuple[str, str]]:
+    """The newest run ids, each with its schedule and status; only of those under way, if `live`."""
+    return database.execute(
+        """SELECT CAST(run_id AS TEXT), schedule_id || ' ' || status
+           FROM (SELECT * FROM runs ORDER BY run_id DESC LIMIT ?)
+           WHERE finished_us IS NULL OR NOT ? ORDER BY run_id DESC""",
+        (limit, live),
+    ).fetchall()
+
+
 def last_run(database: Database, schedule_id: str) -> int:
     """The run of a schedule that started last; ScheduleNotFoundError if none has."""
     row = database.execute(
@@ -114,11 +163,13 @@ def output(database: Database, run_id: int) -> tuple[bytes, bytes, int]:
 def trigger(database: Database, schedule_id: str, now_us: int) -> int:
     """Ask for one extra run, now; returns its run id."""
     with transaction(database):
+        highest_time.note(database, now_us)
         task_name = get(database, schedule_id).schedule.task_name
         row = database.execute(
-            """INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, manual_key,
-                   trigger, status, due_us)
-               VALUES (?1, ?2, ?3, 1, ?4, 'manual', 'waiting', ?3) RETURNING run_id""",
+            f"""INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, manual_key,
+                   trigger, status, due_us, untold)
+               SELECT ?1, ?2, ?3, 1, ?4, 'manual', 'waiting', ?3, {hooked("schedules")}
+               FROM schedules WHERE schedule_id = ?1 RETURNING run_id""",
             (schedule_id, task_name, now_us, int.from_bytes(os.urandom(7)) + 1),
         ).fetchone()
         return int(row[0])
@@ -154,47 +205,25 @@ def retry_of(database: Database, run_id: int) -> int | None:
     return None if row is None else int(row[0])
 
 
-def prune(database: Database, before_us: int, limit: int) -> int:
-    """Forget up to `limit` of the oldest rows that ended before an instant; how many it was.
-
-    Remembers how far it went: should the clock be put back to before that, nothing that may have
-    run is dispatched again.
-    """
-    if not _prunable(database, before_us, limit):
-        return 0
-    with transaction(database):
-        oldest = _prunable(database, before_us, limit)
-        database.executemany("DELETE FROM runs WHERE run_id = ?", [row[:1] for row in oldest])
-        _remember_pruned(database, max((row[1] for row in oldest), default=0))
-        database.execute("DELETE FROM owners WHERE stopped_us < ?", (before_us,))
-        database.execute(
-            """DELETE FROM schedules
-               WHERE source = '' AND next_us IS NULL AND created_us < ? AND NOT EXISTS (
-                   SELECT 1 FROM runs WHERE runs.schedule_id = schedules.schedule_id)""",
-            (before_us,),
-        )
-    return len(oldest)
-
-
-def _prunable(database: Database, before_us: int, limit: int) -> list[tuple[int, int]]:
-    """Run id and last nominal time of what may go. The oldest rows have the lowest ids."""
-    return database.execute(
-        """SELECT run_id, coalesce(last_us, scheduled_us) AS last FROM (
-                SELECT * FROM runs ORDER BY run_id LIMIT ?2)
-            WHERE finished_us < ?1 AND due_us < ?1 AND last < ?1""",
-        (before_us, limit),
-    ).fetchall()
-
-
-def _remember_pruned(database: Database, pruned_us: int) -> None:
+def remember(database: Database, key: str, us: int) -> None:
+    """Put a moment on record, unless a later one is, within a transaction."""
     database.execute(
-        """INSERT INTO meta VALUES ('pruned_us', ?)
+        """INSERT INTO meta VALUES (?, ?)
            ON CONFLICT DO UPDATE SET value = max(value, excluded.value)""",
-        (pruned_us,),
+        (key, us),
     )
 
 
 def pruned_us(database: Database) -> int:
     """No run up to this nominal time is known any more."""
-    row: Any = database.execute("SELECT value FROM meta WHERE key = 'pruned_us'").fetchone()
+    return _remembered(database, "pruned_us")
+
+
+def forgotten_us(database: Database) -> int:
+    """What ended before this moment, a run or what was done to a schedule, may be known no more."""
+    return _remembered(database, "forgotten_us")
+
+
+def _remembered(database: Database, key: str) -> int:
+    row: Any = database.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     return int(row[0]) if row else 0

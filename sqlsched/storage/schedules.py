@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 from sqlsched.exceptions import ScheduleNotFoundError, StorageError
 from sqlsched.instants import from_us, to_us
 from sqlsched.scheduled_task import ScheduledTask
-from sqlsched.serialization import dumps, shorten
+from sqlsched.serialization import dumps, parse, shorten
 from sqlsched.storage.connection import Database
 from sqlsched.timezones import format_cron_offset, read_cron_offset
 from sqlsched.trigger import Trigger
 
 if TYPE_CHECKING:
     from sqlsched.planner import Timing  # the deciding, which who only looks does not need
+
+DAMAGED = (TypeError, ValueError, OverflowError)
+"""What is raised by a row that somebody changed by other means."""
 
 _JSON = ("args", "kwargs", "labels")
 _TIMES = {"time": "time_us", "start": "start_us", "end": "end_us"}
@@ -29,7 +32,8 @@ _SECONDS = {
 }
 _PLAIN = (
     *("schedule_id", "task_name", "task_id", "cron", "max_runs", "catchup_window", "coalesce"),
-    *("overlap", "retries", "note"),
+    *("overlap", "retries", "note", "on_success", "on_failure", "on_missed", "ping"),
+    "pause_on_failure",
 )
 _plain, _times, _seconds = attrgetter(*_PLAIN), attrgetter(*_TIMES), attrgetter(*_SECONDS)
 CONTENT = (*_PLAIN, *_JSON, "cron_offset", *_TIMES.values(), *_SECONDS.values())
@@ -106,7 +110,7 @@ def stored(
     for row in database.execute(query, values):
         try:
             found = _from_row(row)
-        except (ValueError, OverflowError) as error:
+        except DAMAGED as error:
             if on_bad is None:
                 raise _unreadable(row[0], error) from error
             on_bad(row[0], error)
@@ -142,9 +146,10 @@ def _where(selection: Selection) -> tuple[str, list[Any]]:
         clauses.append(f"paused_us IS {'NOT ' if selection.paused else ''}NULL")
     for key, value in (selection.labels or {}).items():
         clauses.append(
-            """EXISTS (SELECT 1 FROM json_each(s.labels) AS l WHERE l.key = ? AND ? =
+            """CASE WHEN json_valid(s.labels) THEN EXISTS (
+               SELECT 1 FROM json_each(s.labels) AS l WHERE l.key = ? AND ? =
                CASE l.type WHEN 'true' THEN 'true' WHEN 'false' THEN 'false'
-               ELSE CAST(l.value AS TEXT) END)"""
+               ELSE CAST(l.value AS TEXT) END) END"""
         )
         values += [key, value]
     if selection.task_glob is not None:
@@ -171,13 +176,25 @@ def to_schedule(content: dict[str, Any], *, paused: bool) -> ScheduledTask:
     """The schedule that a row's columns say."""
     offset = content["cron_offset"]
     fields: dict[str, Any] = {name: content[name] for name in _PLAIN}
-    fields |= {name: json.loads(content[name]) for name in _JSON}
+    fields |= {name: parse(content[name], name) for name in _JSON}
     fields |= {name: content[column] for name, column in _SECONDS.items()}
     for name, column in _TIMES.items():
         fields[name] = None if content[column] is None else from_us(content[column])
     if offset is not None:
         fields["cron_offset"] = read_cron_offset(offset)
     return ScheduledTask.from_stored(**fields, paused=paused)
+
+
+def ids_beginning(database: Database, text: str, limit: int) -> list[tuple[str, str]]:
+    """The first ids that begin so, done ones too, each with its task, or its command."""
+    # No character of an id comes after "~"; so it is a range of the index.
+    return database.execute(
+        """SELECT schedule_id, iif(task_name GLOB 'sqlsched:*' AND json_valid(args),
+               (SELECT group_concat(value, ' ') FROM json_each(args)), task_name)
+           FROM schedules WHERE schedule_id >= ?1 AND schedule_id < ?1 || '~'
+           ORDER BY schedule_id LIMIT ?2""",
+        (text, limit),
+    ).fetchall()
 
 
 def get(database: Database, schedule_id: str) -> StoredSchedule:

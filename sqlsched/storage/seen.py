@@ -16,6 +16,7 @@ _WAIT_S = 30.0
 _PRUNE_ROWS = 100
 _TABLE = "CREATE TABLE seen (key TEXT PRIMARY KEY, seen_us INTEGER NOT NULL) STRICT, WITHOUT ROWID"
 _INDEX = "CREATE INDEX seen_by_age ON seen (seen_us)"
+_SCHEMA = {("table", "seen"), ("index", "seen_by_age")}
 
 
 class SeenTable:
@@ -76,14 +77,17 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _check(path: Path, connection: sqlite3.Connection) -> None:
-    with closing(connection.execute("SELECT count(*) FROM sqlite_schema")) as tables:
-        is_new = tables.fetchone()[0] == 0
-    if is_new:
+    with closing(connection.execute("SELECT type, name FROM sqlite_schema")) as found:
+        schema = set(found)
+    if not schema:
         with connection:
             connection.execute("BEGIN IMMEDIATE")
             for statement in (f"PRAGMA application_id = {APPLICATION_ID}", _TABLE, _INDEX):
                 connection.execute(statement)
-    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+    elif (
+        schema != _SCHEMA
+        or connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID
+    ):
         raise StorageError(
             f"{path} is a database for something else; name a file of its own for what was seen"
         )

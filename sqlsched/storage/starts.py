@@ -5,19 +5,31 @@ from collections.abc import Sequence
 
 from sqlsched.overlap import Candidate, Going, Verdict, may_start
 from sqlsched.storage.connection import Database
-from sqlsched.storage.turn import Request, Started, Turn, Unrun
+from sqlsched.storage.hooks import in_force
+from sqlsched.storage.turn import BACKFILL_KEY, Request, Started, Turn, Unrun
 
-# A refused send moves due_us on; `expires` counts from when the run was to start at first.
-_EXPIRES = """iif(r.attempt = 1, min(r.due_us, r.scheduled_us + 1000000 * coalesce(s.jitter_s, 0)),
-    r.due_us) + 1000000 * s.expires_s"""
+SENT_AGAIN = "owner-died"
+"""The reason of a run that a dead process may have sent. It has been dispatched: it is sent again,
+counts once towards `max_runs`, and nothing that is done to its schedule takes it back."""
+
+# A refused send moves due_us on; `expires` counts from when the run was to start at first. What is
+# backfilled is late, and meant to be.
+_EXPIRES = f"""iif(r.manual_key = {BACKFILL_KEY}, NULL, iif(r.attempt = 1,
+    min(r.due_us, r.scheduled_us + 1000000 * coalesce(s.jitter_s, 0)), r.due_us)
+    + 1000000 * s.expires_s)"""
 _STARTED = f"""r.run_id, r.schedule_id, r.scheduled_us, r.due_us, r.attempt, r.manual_key,
     r.trigger, coalesce(s.task_name, r.task_name), s.args, s.kwargs, s.labels, s.task_id,
-    s.timeout_s, {_EXPIRES}, coalesce(s.source, '')"""
-_CANDIDATE = f"""r.attempt, r.manual_key != 0, s.coalesce IS 'all' AND r.trigger = 'catchup',
-    s.schedule_id IS NOT NULL, s.paused_us IS NOT NULL, s.overlap, {_EXPIRES},
-    s.max_runs - s.dispatched"""
+    s.timeout_s, {_EXPIRES}, coalesce(s.source, ''),
+    {in_force("s", "ping")}"""
+_CANDIDATE = f"""r.attempt, r.manual_key > 0, r.manual_key = {BACKFILL_KEY},
+    s.coalesce IS 'all' AND r.trigger = 'catchup', s.schedule_id IS NOT NULL,
+    s.paused_us IS NOT NULL AND r.reason IS NOT '{SENT_AGAIN}',
+    s.overlap, {_EXPIRES}, iif(r.reason IS '{SENT_AGAIN}', NULL, s.max_runs - s.dispatched)"""
 _OURS = """r.run_id IN (SELECT value FROM json_each(?)) AND +r.owner = ? AND r.status = 'claimed'"""
 """SQL: runs by their ids. The plus keeps SQLite from going through all that the owner claimed."""
+UNSTARTED = f"""attempt = 1 AND manual_key = 0 AND status IN ('claimed', 'waiting') AND held = 0
+    AND reason IS NOT '{SENT_AGAIN}'"""
+"""SQL: a firing that was claimed, and perhaps given back, and has not been started."""
 _PARTS = len(Started._fields)
 _NOTHING = Going()
 
@@ -57,6 +69,7 @@ def start(database: Database, request: Request, due: Sequence[int], result: Turn
         if verdict.action != "start":
             all_plain = False
             _put_off(database, run, verdict, now_us, result)
+            _overtake(database, verdict, left, result)
         elif len(result.started) >= request.room:
             result.roomless.append(run.run_id)
             continue
@@ -64,18 +77,22 @@ def start(database: Database, request: Request, due: Sequence[int], result: Turn
             result.started.append(run)
             if candidate.runs_left is not None:
                 all_plain = False
-                _count(database, run, left, result)
+                _count(database, run, now_us, left, result)
         going[run.schedule_id] = _after(others, run.run_id, verdict)
+    _mark_started(database, request, result.started)
+    return all_plain
+
+
+def _mark_started(database: Database, request: Request, started: Sequence[Started]) -> None:
     database.execute(
         """UPDATE runs SET status = ?, started_us = max(?, due_us)
            WHERE run_id IN (SELECT value FROM json_each(?))""",
         (
             "running" if request.reports_completion else "sending",
-            now_us,
-            json.dumps([run.run_id for run in result.started]),
+            request.moment.now_us,
+            json.dumps([run.run_id for run in started]),
         ),
     )
-    return all_plain
 
 
 def _contested(database: Database, owner: int, due: Sequence[int], result: Turn) -> list[int]:
@@ -120,7 +137,9 @@ def _going(database: Database, schedule_ids: set[str]) -> dict[str, Going]:
     return result
 
 
-def _count(database: Database, run: Started, left: dict[str, int], result: Turn) -> None:
+def _count(
+    database: Database, run: Started, now_us: int, left: dict[str, int], result: Turn
+) -> None:
     """Count a dispatch towards `max_runs`; the last one ends the schedule."""
     if run.manual_key or run.attempt > 1:
         return
@@ -133,21 +152,41 @@ def _count(database: Database, run: Started, left: dict[str, int], result: Turn)
         (run.schedule_id,),
     )
     if left[run.schedule_id] == 0:
-        started = json.dumps([other.run_id for other in result.started])
-        revoked = database.execute(
-            """DELETE FROM runs WHERE schedule_id = ? AND status = 'claimed' AND attempt = 1
-               AND manual_key = 0 AND run_id NOT IN (SELECT value FROM json_each(?))
-               RETURNING run_id""",
-            (run.schedule_id, started),
-        )
-        result.revoked += [row[0] for row in revoked.fetchall()]
+        _revoke_rest(database, run.schedule_id, now_us, result)
+
+
+def _revoke_rest(database: Database, schedule_id: str, now_us: int, result: Turn) -> None:
+    """Take back what is claimed beyond the runs of a schedule, or given back, by anyone.
+
+    A firing among them, which another process has not started in time, was skipped.
+    """
+    started = [run for run in result.started if run.schedule_id == schedule_id]
+    ids = json.dumps([run.run_id for run in started])
+    latest_us = max(run.scheduled_us for run in started)
+    rest = (
+        f"""schedule_id = ?1 AND {UNSTARTED} AND run_id NOT IN (SELECT value FROM json_each(?2))"""
+    )
+    skipped = database.execute(
+        f"""UPDATE runs SET status = 'skipped', reason = 'bounds', finished_us = ?3
+            WHERE {rest} AND scheduled_us < max(?4, (SELECT coalesce(max(scheduled_us), 0)
+                FROM runs WHERE schedule_id = ?1 AND attempt = 1 AND manual_key = 0
+                AND (started_us IS NOT NULL OR reason IS '{SENT_AGAIN}')))
+            RETURNING run_id, scheduled_us""",
+        (schedule_id, ids, now_us, latest_us),
+    ).fetchall()
+    for run_id, scheduled_us in skipped:
+        result.revoked.append(run_id)
+        result.unrun.append(Unrun(schedule_id, scheduled_us, 1, "skipped", "bounds"))
+    gone = database.execute(f"DELETE FROM runs WHERE {rest} RETURNING run_id", (schedule_id, ids))
+    result.revoked += [row[0] for row in gone.fetchall()]
 
 
 def _put_off(database: Database, run: Started, verdict: Verdict, now_us: int, result: Turn) -> None:
     if verdict.action == "hold":
         database.execute(
-            """UPDATE runs SET status = 'waiting', held = 1, owner = NULL, reason = ?
-               WHERE run_id = ?""",
+            f"""UPDATE runs SET status = 'waiting', held = iif(manual_key = {BACKFILL_KEY}, 2, 1),
+                    owner = NULL, reason = ?
+                WHERE run_id = ?""",
             (verdict.reason, run.run_id),
         )
     else:
@@ -173,6 +212,19 @@ def _put_off(database: Database, run: Started, verdict: Verdict, now_us: int, re
            AND run_id IN (SELECT value FROM json_each(?))""",
         (now_us, run.run_id, stopped),
     )
+
+
+def _overtake(database: Database, verdict: Verdict, left: dict[str, int], result: Turn) -> None:
+    """What was about to start in this very turn, and is cancelled, does not start."""
+    overtaken = [run for run in result.started if run.run_id in verdict.cancels]
+    for run in overtaken:
+        result.started.remove(run)
+        if run.schedule_id in left and not run.manual_key and run.attempt == 1:
+            left[run.schedule_id] += 1
+            database.execute(
+                "UPDATE schedules SET dispatched = dispatched - 1 WHERE schedule_id = ?",
+                (run.schedule_id,),
+            )
 
 
 def _after(there: Going, run_id: int, verdict: Verdict) -> Going:

@@ -1,14 +1,17 @@
 """The values that the loop and the ledger exchange, once a turn."""
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlsched.instants import format_us, from_us
 from sqlsched.output import OutputBuffer
-from sqlsched.planner import Moment
+from sqlsched.planner import Moment, Stretch
 from sqlsched.scheduled_task import TaskMessage, derive_task_id
+from sqlsched.serialization import checked_array, checked_object, parse
+
+BACKFILL_KEY = -1
+"""The manual key of a firing that is run late because somebody asked for it: it has one place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,27 +75,33 @@ class Started(NamedTuple):
     timeout_s: int | None
     expires_us: int | None
     source: str
+    ping: str | None
 
     def message(self) -> TaskMessage:
-        """What a broker gets for it; TypeError or ValueError if its row is damaged."""
+        """What a broker gets for it; one of DAMAGED if its row is."""
         scheduled_for = {
             "schedule_id": self.schedule_id,
             "scheduled_for": format_us(self.scheduled_us),
         }
         return TaskMessage(
+            # A backfill is the firing itself, late: should a queue know it already, it says so.
             task_id=self.task_id
-            or derive_task_id(self.schedule_id, self.scheduled_us, self.manual_key),
+            or derive_task_id(self.schedule_id, self.scheduled_us, max(self.manual_key, 0)),
             task_name=self.task_name,
-            args=[] if self.args == "[]" else json.loads(self.args),
-            kwargs={} if self.kwargs == "{}" else json.loads(self.kwargs),
+            args=[] if self.args == "[]" else checked_array(parse(self.args, "args"), "args"),
+            kwargs={} if self.kwargs == "{}" else _object(self.kwargs, "kwargs"),
             labels=scheduled_for
             if self.labels == "{}"
-            else json.loads(self.labels) | scheduled_for,
+            else _object(self.labels, "labels") | scheduled_for,
             attempt=self.attempt,
             timeout=self.timeout_s,
             expires=None if self.expires_us is None else from_us(self.expires_us),
             output=OutputBuffer(),
         )
+
+
+def _object(text: str, what: str) -> dict[str, Any]:
+    return checked_object(parse(text, what), what)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +113,11 @@ class Unrun:
     count: int
     status: str
     reason: str
+
+    @classmethod
+    def of(cls, schedule_id: str, stretch: Stretch) -> "Unrun":
+        """A stretch of a schedule's firings."""
+        return cls(schedule_id, stretch.first_us, stretch.count, stretch.status, stretch.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +156,11 @@ class Request:
     merged_out: Collection[str] = ()
     """Schedules that the merge function left out: their firings are skipped."""
 
+    def last_us(self, ahead_us: int) -> int:
+        """What is due until then may be claimed by one who looks so far ahead."""
+        last_us = self.moment.now_us + ahead_us
+        return last_us if self.until_us is None else min(last_us, self.until_us - 1)
+
 
 @dataclass(slots=True)
 class Turn:
@@ -164,5 +183,9 @@ class Turn:
     """Schedules that cannot be read, and why."""
     others: list[Owner] | None = None
     """The other schedulers that have not ended in order; None: as before."""
+    paused: list[tuple[str, int]] = field(default_factory=list)
+    """Schedules that were paused, and after how many failures in a row."""
+    untold: bool = False
+    """Whether hooks are to be told of ends."""
     next_us: int | None = None
     """When something is due next, as far as the ledger knows."""

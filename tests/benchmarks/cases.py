@@ -1,6 +1,7 @@
 """What is measured, of whom, and what is expected of us."""
 
 from dataclasses import dataclass
+from math import inf
 
 PEERS = ("apscheduler", "huey", "taskiq", "celery")
 
@@ -34,6 +35,7 @@ CASES = (
     Case("import", 100_000, ("sqlsched",)),
     Case("help", 0, ("sqlsched", "floor")),
     Case("list", 100, ("sqlsched", "floor")),
+    Case("pyz", 0, ("sqlsched",)),
     Case("cron", 0, ("sqlsched", "croniter", "cronsim")),
     Case("commits", 500, ("floor",)),
     # Only for the scaling picture.
@@ -106,6 +108,10 @@ ROWS = (
         of=("floor", "help", 0),
     ),
     Row("`sqlsched list`", "list", 100, "ms", "ms", "≤ 3 × click", 3, of=("floor", "list", 100)),
+    Row(
+        *("`sqlsched.pyz --help`", "pyz", 0, "ms", "ms", "beside installed", inf),
+        of=("sqlsched", "help", 0),
+    ),
     Row("next fire time", "cron", 0, "next", "µs", "≤ 8", 8),
     Row("the sparsest next fire time", "cron", 0, "sparsest", "µs", "≤ 20", 20),
     Row("parse of a cron expression", "cron", 0, "parse", "µs", "≤ 60", 60),

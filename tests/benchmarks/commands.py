@@ -54,6 +54,22 @@ def list_(n: int, _seconds: float, directory: Path) -> Figures:
     return milliseconds(PROGRAM, "--db", "app.db", "list", directory=directory)
 
 
+def pyz(_n: int, _seconds: float, directory: Path) -> Figures:
+    """The one file, once it has unpacked itself."""
+    shiv = str(Path(sys.executable).with_name("shiv"))
+    options = ("--compressed", "--console-script", "sqlsched", "--output-file", "sqlsched.pyz")
+    subprocess.run(
+        [shiv, *options, str(Path(__file__).parents[2])],
+        cwd=directory,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=True,
+    )
+    program = (sys.executable, "sqlsched.pyz", "--help")
+    milliseconds(*program, directory=directory)
+    return milliseconds(*program, directory=directory)
+
+
 def import_(n: int, _seconds: float, directory: Path) -> Figures:
     lines = directory / "schedules.jsonl"
     with lines.open("w") as file:

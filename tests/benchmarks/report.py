@@ -7,6 +7,7 @@ import platform
 import sqlite3
 from dataclasses import dataclass
 from importlib.metadata import version
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,8 @@ def _verdict(results: Results, row: Row) -> str:
         value /= base
         ratio = f" ({value:.2f})"
     met = value >= row.limit if row.at_least else value <= row.limit
-    return f"{row.target}{ratio} {'✓' if met else '✗'}"
+    mark = "" if row.limit == inf else " ✓" if met else " ✗"
+    return f"{row.target}{ratio}{mark}"
 
 
 def _show(results: Results, party: str, case: str, n: int, figure: str) -> str:

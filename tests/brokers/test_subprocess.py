@@ -58,6 +58,24 @@ def grandchild(path, own_session):
     child = subprocess.Popen(["sleep", "60"], start_new_session=own_session)
     pathlib.Path(path).write_text(str(child.pid))
     print("left")
+def halt(path):
+    signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(path).write_text("tidied"), sys.exit(0)))
+    pathlib.Path(path).write_text(str(os.getpid()))
+    os.kill(os.getpid(), signal.SIGSTOP)
+    time.sleep(60)
+def halt_the_parent(path):
+    os.kill(os.getppid(), signal.SIGSTOP)
+    pathlib.Path(path).write_text(str(os.getpid()))
+    time.sleep(60)
+def fall_out(error):
+    if os.fork() == 0:
+        raise ValueError(error)
+    os.wait()
+def own_third_file(path):
+    os.closerange(3, 256)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    os.write(fd, b"%d" % fd)
+    raise ValueError("boom")
 """
 
 numbers = count()
@@ -100,6 +118,10 @@ def warm_pid(broker: SubprocessBroker) -> int:
 
 def is_running(pid: int) -> bool:
     return pid in processes.session_members(session_of(pid))
+
+
+def is_halted(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def session_of(pid: int) -> int:
@@ -207,6 +229,23 @@ async def test_a_file_left_open_is_written_out(broker: SubprocessBroker, app_dir
     assert content(app_dir / "file") == "written"
 
 
+async def test_what_a_task_forks_and_lets_fall_out_of_it_does_not_fail_the_run(
+    broker: SubprocessBroker,
+) -> None:
+    outcome = await kick(broker, "fall_out", "in the fork")
+    assert (outcome.status, outcome.error, outcome.exit_code) == ("succeeded", None, 0)
+    assert "ValueError: in the fork" in outcome.output
+
+
+async def test_a_file_that_a_task_opens_in_place_of_ours_is_left_alone(
+    broker: SubprocessBroker, app_dir: Path
+) -> None:
+    outcome = await kick(broker, "own_third_file", str(app_dir / "file"))
+    assert (outcome.status, outcome.error) == ("failed", "exit status 1")
+    assert "ValueError: boom" in outcome.output
+    assert content(app_dir / "file") == "3"
+
+
 async def test_five_megabytes_of_arguments_arrive(broker: SubprocessBroker) -> None:
     outcomes = await asyncio.gather(*(kick(broker, "size", "x" * 5_000_000) for _ in range(3)))
     assert [outcome.output for outcome in outcomes] == ["5000000\n"] * 3
@@ -229,6 +268,37 @@ async def test_a_task_that_ignores_sigterm_is_killed(
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+    assert not is_running(int(content(app_dir / "pid")))
+
+
+async def test_a_run_that_has_halted_itself_may_tidy_up_when_it_is_cancelled(
+    app_dir: Path,
+) -> None:
+    broker = SubprocessBroker(app_dir, kill_after_seconds=20)
+    mark = app_dir / "mark"
+    running = await started(broker, "halt", mark)
+    await until(lambda: is_halted(int(content(mark))))
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert content(mark) == "tidied"
+    await broker.shutdown()
+
+
+@pytest.mark.parametrize("way", ["cancel", "shutdown"])
+async def test_a_warm_process_that_was_halted_is_woken_to_end_a_run(
+    broker: SubprocessBroker, app_dir: Path, way: str
+) -> None:
+    running = await started(broker, "halt_the_parent", app_dir / "pid")
+    await until(lambda: is_halted(warm_pid(broker)))
+    async with asyncio.timeout(5):
+        if way == "cancel":
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+        else:
+            await broker.shutdown()
+            assert (await running).error == "killed by SIGKILL"
     assert not is_running(int(content(app_dir / "pid")))
 
 
@@ -291,6 +361,16 @@ async def test_a_grandchild_with_a_session_of_its_own_does_not_hang_the_run(
     os.kill(pid, signal.SIGKILL)
 
 
+async def test_what_outlives_its_run_has_the_warm_process_for_a_parent_that_reaps_it(
+    broker: SubprocessBroker, app_dir: Path
+) -> None:
+    await kick(broker, "grandchild", str(app_dir / "pid"), True)
+    pid = int(content(app_dir / "pid"))
+    await until(lambda: children(warm_pid(broker)).split() == [str(pid)])
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: not Path(f"/proc/{pid}").exists())
+
+
 async def test_signals_for_the_scheduler_pass_the_warm_process_by(
     broker: SubprocessBroker,
 ) -> None:
@@ -312,6 +392,17 @@ async def test_a_dead_warm_process_fails_its_runs_and_is_replaced(
     assert (outcome.status, outcome.error) == ("failed", "the process that runs tasks died")
     await until(lambda: not any(map(is_running, pids_in(mark))))
     assert (await kick(broker, "increment")).status == "succeeded"
+
+
+async def test_a_run_that_kills_the_warm_process_first_of_all_leaves_nothing(
+    broker: SubprocessBroker, app_dir: Path
+) -> None:
+    mark = app_dir / "pid"
+    for _ in range(3):
+        line = f"sleep 60 & echo $! >{mark}; kill -9 $PPID; wait"
+        outcome = await kick(broker, SHELL_TASK, line)
+        assert (outcome.status, outcome.error) == ("failed", "the process that runs tasks died")
+        await until(lambda: not is_running(int(content(mark))))
 
 
 async def test_shutdown_ends_what_is_running(broker: SubprocessBroker, app_dir: Path) -> None:
@@ -336,7 +427,7 @@ async def scheduler(app_dir: Path) -> AsyncIterator[subprocess.Popen[bytes]]:
         asyncio.run(SubprocessBroker().kick(message))
         """)
     )
-    root = Path(processes.__file__).parents[2]
+    root = Path(processes.__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     command = [sys.executable, str(program)]
     with subprocess.Popen(command, cwd=app_dir, env=environment) as process:  # noqa: ASYNC220 - starting takes a moment
@@ -363,6 +454,16 @@ async def test_a_run_ends_with_the_warm_process_even_if_nobody_looks(
     await until(lambda: not is_running(leader))
     scheduler.send_signal(signal.SIGCONT)
     await until(lambda: not any(map(is_running, pids_in(app_dir / "pids"))))
+
+
+async def test_a_warm_process_that_was_halted_ends_when_the_scheduler_is_killed(
+    scheduler: subprocess.Popen[bytes], app_dir: Path
+) -> None:
+    warm = int(children(scheduler.pid))
+    os.kill(warm, signal.SIGSTOP)
+    await until(lambda: is_halted(warm))
+    scheduler.kill()
+    await until(lambda: not any(map(is_running, [warm, *pids_in(app_dir / "pids")])))
 
 
 async def test_two_hundred_runs_leave_no_zombies_and_no_descriptors(

@@ -117,6 +117,7 @@ def test_what_is_not_given_is_null_or_empty(sqlsched: Sqlsched) -> None:
     assert empty == {
         *("cron", "cron_offset", "time", "last_fire_time", "last_status", "note", "start", "end"),
         *("max_runs", "jitter", "catchup_window", "coalesce", "overlap", "timeout", "retries"),
+        *("on_success", "on_failure", "on_missed", "ping", "pause_on_failure"),
         *("retry_delay", "expires", "task_id", "paused_since", "source"),
     }
     assert (details["args"], details["kwargs"], details["labels"]) == ([], {}, {})

@@ -50,11 +50,14 @@ def test_an_empty_variable_counts_as_unset(
         *(("list",), ("list", "--json"), ("show", "x"), ("next", "x"), ("history",)),
         *(("logs", "1"), ("logs", "--last", "x"), ("rm", "x"), ("rm", "--all"), ("pause", "x")),
         *(("resume", "--label", "a=b"), ("edit", "x", "--every", "5m"), ("trigger", "x")),
-        *(("trigger", "x", "--wait"), ("cancel", "1"), ("export",)),
+        *(("trigger", "x", "--wait"), ("cancel", "1"), ("export",), ("why", "x"), ("stats",)),
+        *(("timeline",), ("timeline", "--svg", "x.svg"), ("watch",), ("backup", "copy.db")),
+        *(("export", "--format", "toml"), ("simulate",), ("simulate", "--json"), ("prune",)),
+        ("backfill", "x", "--from", "2026-01-01", "--to", "2026-01-02"),
     ],
     ids=" ".join,
 )
-def test_only_add_import_and_run_make_a_database(
+def test_only_add_import_sync_and_run_make_a_database(
     sqlsched: Sqlsched, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     result = sqlsched("--db", "missing.db", *command)

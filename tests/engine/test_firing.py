@@ -269,6 +269,19 @@ async def test_old_runs_are_pruned(world: World) -> None:
     assert timedelta(hours=23) <= age <= timedelta(hours=26)
 
 
+async def test_failed_runs_are_kept_for_longer(world: World) -> None:
+    await world.add("t:flaky", cron="0 */4 * * *")
+    world.failures_left = 6
+    keep = Options(keep_seconds=86_400, keep_failed_seconds=2 * 86_400)
+    await world.run(timedelta(days=2), options=keep)
+    rows = world.history()
+    assert [row.status for row in rows[:6]] == ["failed"] * 6
+    assert {row.status for row in rows[6:]} == {"succeeded"}
+    assert len(rows[6:]) == 6
+    await world.run(timedelta(days=1, hours=2), options=keep)
+    assert {row.status for row in world.history()} == {"succeeded"}
+
+
 async def test_a_row_with_nonsense_for_arguments_fails_its_run_and_stops_nothing_else(
     world: World,
 ) -> None:

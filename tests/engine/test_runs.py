@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import closing
 from datetime import datetime, timedelta
 
 import pytest
@@ -330,6 +331,18 @@ async def test_cancel_other_says_why_the_other_was_stopped(world: World) -> None
     await world.add("t:nap", args=[90], cron="1-2 12 * * *", overlap="cancel-other")
     await world.run(10 * MINUTE)
     assert [row.reason for row in world.history()] == ["overlap", None]
+
+
+async def test_a_run_that_is_stopped_before_its_first_step_ends_at_once(world: World) -> None:
+    await world.add("t:nap", args=[90], time=START, overlap="cancel-other", schedule_id="it")
+    with closing(world.writing()) as database:
+        runs.trigger(database, "it", world.clock.now_us() - 1)
+    await world.run()
+    assert [(run.trigger, run.status, run.reason) for run in world.history()] == [
+        ("manual", "cancelled", "overlap"),
+        ("schedule", "succeeded", None),
+    ]
+    assert [what for what, _ in world.calls] == ["asleep", "awake"]
 
 
 async def test_a_run_is_on_record_before_its_instant_and_starts_on_it(

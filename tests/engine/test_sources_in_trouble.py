@@ -28,7 +28,7 @@ from sqlsched.exceptions import InvalidScheduleError
 from sqlsched.instants import to_us
 from sqlsched.scheduler import Options
 from sqlsched.sources.redis import RedisScheduleSource
-from sqlsched.storage import changes, mirror, recovery
+from sqlsched.storage import changes, mirror, set_back
 from tests.engine.conftest import START, World
 from tests.engine.test_several_sources import Listed, calls, copies, every_minute
 from tests.servers import RedisServer
@@ -371,7 +371,7 @@ async def test_what_machines_share_is_paused_and_removed_there(world: World, sha
     for refused in (changes.pause, changes.resume_all, changes.remove):
         with pytest.raises(InvalidScheduleError, match="comes from redis:a"):
             refused(database, ["a"], now_us)
-    assert recovery.pull_back(database, now_us - 3_600_000_000) == 0
+    assert set_back.pull_back(database, now_us - 3_600_000_000) == 0
     database.close()
 
 

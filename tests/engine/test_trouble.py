@@ -12,7 +12,7 @@ from sqlsched import DuplicateScheduleError, ScheduledTask, Scheduler, Subproces
 from sqlsched.exceptions import StorageError
 from sqlsched.instants import SECOND_US, from_us, to_us
 from sqlsched.scheduler import Options
-from sqlsched.storage import claims, owners, peers, recovery
+from sqlsched.storage import claims, owners, peers, set_back
 from sqlsched.storage.connection import Database
 from sqlsched.storage.files import OwnerLock
 from sqlsched.storage.turn import Request, Turn
@@ -167,7 +167,7 @@ async def test_a_retry_is_not_parked_by_a_clock_put_back(world: World) -> None:
     await world.add("t:flaky", time=START, retries=1, retry_delay=30, schedule_id="x")
     await world.run(timedelta(seconds=5))
     database = world.writing()
-    recovery.pull_back(database, to_us(START) - 6 * 3600 * SECOND_US)
+    set_back.pull_back(database, to_us(START) - 6 * 3600 * SECOND_US)
     due_us = database.execute("SELECT due_us FROM runs WHERE attempt = 2").fetchone()[0]
     database.close()
     assert from_us(due_us) == START - timedelta(hours=6) + timedelta(seconds=30)

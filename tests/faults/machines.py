@@ -89,22 +89,24 @@ class Machines:
 
     def account(self) -> Account:
         """Hold every ledger and the tasks' own record against what should have been."""
-        expected = {(name, t) for name, times in self.firings.items() for t in times}
+        expected = {(name, t * SECOND_US) for name, times in self.firings.items() for t in times}
         path = self.jobs / "ran.txt"
         lines = path.read_text().splitlines() if path.exists() else []
         ran = Counter((line.split()[0], int(line.split()[1])) for line in lines)
         account = Account(len(expected), ran)
+        account.doubled = [firing for firing, count in ran.items() if count > 1]
         covered = set(ran)
         for ledger in self.directory.glob("machine*/ledger.db"):
             database = open_for_reading(ledger)
             rows = database.execute(
-                """SELECT schedule_id, scheduled_us / 1000000,
-                       coalesce(last_us, scheduled_us) / 1000000, status, reason FROM runs"""
+                """SELECT schedule_id, scheduled_us, coalesce(last_us, scheduled_us), status,
+                       reason FROM runs"""
             ).fetchall()
             database.close()
             for name, first, last, status, reason in rows:
                 if reason != "taken-over":
-                    span = [(name, t) for t in self.firings[name] if first <= t <= last]
+                    times = (t * SECOND_US for t in self.firings[name])
+                    span = [(name, us) for us in times if first <= us <= last]
                     account.statuses[status] += len(span)
                     if status not in LIVE_STATUSES:
                         covered.update(span)

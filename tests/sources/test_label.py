@@ -125,7 +125,7 @@ class Hostile:
         (None, "None: give a dict"),
         ({"interval": 0}, "interval 0"),
         ({"time": "noon"}, "time 'noon': give a datetime"),
-        (HOURLY | {"labels": [1]}, "labels [1]: give a JSON object"),
+        (HOURLY | {"labels": [1]}, "labels is an array: give a JSON object"),
         (HOURLY | {"args": {1}}, "args has a set"),
         (HOURLY | {"args": [threading.Lock()]}, "args has a lock"),
         (HOURLY | {"args": [Hostile()]}, "no thanks"),
@@ -147,15 +147,18 @@ async def test_a_wrong_entry_is_named_once_and_stops_only_itself(
     assert "\n" not in said
 
 
-@pytest.mark.parametrize("schedule", [HOURLY, "0 9 * * *", 5])
+@pytest.mark.parametrize(
+    ("schedule", "shown"),
+    [(HOURLY | {"args": ["secret"]}, "an object"), ("0 9 * * *", "'0 9 * * *'"), (5, "5")],
+)
 async def test_schedules_that_are_no_list_are_named_and_stop_only_themselves(
-    schedule: Any, caplog: pytest.LogCaptureFixture
+    schedule: Any, shown: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker = InProcessBroker()
     broker.task("app:wrong", schedule)(lambda: None)
     await only(declaring(HOURLY, broker=broker))
     [said] = caplog.messages
-    assert said.startswith(f"schedule of app:wrong is left out: {schedule!r}: give a list")
+    assert said.startswith(f"schedule of app:wrong is left out: {shown}: give a list")
 
 
 @pytest.mark.parametrize("entry", [HOURLY, HOURLY | {"schedule_id": "mine"}])

@@ -7,7 +7,7 @@ from typing import Any
 from sqlsched.instants import SECOND_US, from_us
 from sqlsched.planner import Moment
 from sqlsched.scheduled_task import ScheduledTask
-from sqlsched.storage import additions, claims, owners, recovery
+from sqlsched.storage import additions, claims, owners, pruning, recovery
 from sqlsched.storage.connection import Database, open_for_writing
 from sqlsched.storage.turn import Finished, Owner, Request, Started, Turn
 
@@ -23,9 +23,9 @@ def s(seconds: float) -> int:
 class Scheduler:
     """One owner, with a connection of its own."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, at: float) -> None:
         self.database = open_for_writing(path)
-        self.entry, self.lock = owners.register(self.database, "boot", NOON_US)
+        self.entry, self.lock = owners.register(self.database, "boot", s(at))
 
     @property
     def owner(self) -> int:
@@ -47,6 +47,11 @@ class Scheduler:
         """A turn that records how a run ended, and by default claims nothing."""
         end = Finished(run.run_id, status, s(at))
         return self.turn(at, ahead=ahead, finished=[end], **more)
+
+    def stop(self, at: float) -> None:
+        """Leave in order."""
+        owners.unregister(self.database, self.owner, s(at))
+        self.lock.release()
 
     def die(self) -> None:
         """Leave as a killed process does: the lock is gone, the rows are as they were."""
@@ -70,9 +75,9 @@ class Bench:
             scheduler.die()
         self.database.close()
 
-    def scheduler(self) -> Scheduler:
+    def scheduler(self, at: float = 0) -> Scheduler:
         """Another scheduler enters."""
-        self._schedulers.append(Scheduler(self.path))
+        self._schedulers.append(Scheduler(self.path, at))
         return self._schedulers[-1]
 
     def add(self, schedule_id: str = "job", *, at: float = -100, **fields: Any) -> None:
@@ -85,6 +90,11 @@ class Bench:
     def take_over(self, dead: Sequence[Owner], at: float) -> list[int]:
         """Recovery, by whoever comes."""
         return recovery.take_over(self.database, dead, s(at))
+
+    def forget(self, before: float) -> int:
+        """Forget whatever ended before so many seconds after noon; how many runs it was."""
+        pruning.forget_changes(self.database, s(before))
+        return pruning.prune(self.database, pruning.Cut(s(before), s(before)), 0).pruned
 
     def ask(self, query: str, *values: object) -> list[Any]:
         """The first column, or all of several, of each row."""
@@ -122,3 +132,11 @@ class Bench:
 def times(turn: Turn) -> list[float]:
     """The nominal times of what a turn started, in seconds after noon."""
     return [(run.scheduled_us - NOON_US) / SECOND_US for run in turn.started]
+
+
+def ran(scheduler: Scheduler, at: float) -> int:
+    """Start what is due and end it well; the last run's id."""
+    started = scheduler.turn(at, since=at - 1).started
+    for run in started:
+        scheduler.finish(run, at + 1)
+    return started[-1].run_id

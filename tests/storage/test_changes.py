@@ -12,7 +12,7 @@ from sqlsched.exceptions import (
 )
 from sqlsched.instants import from_us
 from sqlsched.scheduled_task import ScheduledTask
-from sqlsched.storage import additions, changes, schedules
+from sqlsched.storage import additions, changes, owners, schedules
 
 from .bench import Bench, s, times
 
@@ -23,6 +23,17 @@ def task(schedule_id: str = "job", **fields: Any) -> ScheduledTask:
 
 def edit(bench: Bench, at: float, **fields: Any) -> changes.Added:
     return changes.edit(bench.database, "job", lambda there: replace(there, **fields), s(at))
+
+
+def give_back(bench: Bench, leave: str, at: float = -0.5) -> None:
+    """A scheduler claims what is due within a second, and ends before it starts that."""
+    scheduler = bench.scheduler()
+    assert len(scheduler.turn(at).armed) == 1
+    if leave == "in order":
+        owners.unregister(scheduler.database, scheduler.owner, s(at + 0.1))
+    else:
+        scheduler.die()
+        bench.take_over([scheduler.entry], at + 0.1)
 
 
 # -- add ------------------------------------------------------------------------------------------
@@ -127,6 +138,17 @@ def test_an_edit_counts_from_now_and_what_was_overdue_is_on_record_as_missed(
     assert bench.unrun() == [(0, 120, 3, "missed", "edited")]
 
 
+def test_an_edit_that_had_to_wait_does_not_go_back_to_what_was_started_meanwhile(
+    bench: Bench,
+) -> None:
+    bench.add(overlap="allow")
+    scheduler = bench.scheduler()
+    scheduler.turn(60)
+    assert edit(bench, 59.9, note="x").next_us == s(120)
+    scheduler.turn(130)
+    assert bench.unrun() == [(0, 0, 1, "missed", "outside-catchup-window")]
+
+
 def test_an_overdue_one_shot_survives_an_edit_and_its_old_time_a_change_of_it(
     bench: Bench,
 ) -> None:
@@ -168,6 +190,18 @@ def test_max_runs_given_later_counts_what_has_run(bench: Bench) -> None:
     assert bench.next() is None
 
 
+def test_max_runs_given_later_counts_nothing_of_a_schedule_that_had_the_id_before(
+    bench: Bench,
+) -> None:
+    bench.add()
+    scheduler = bench.scheduler()
+    scheduler.finish(scheduler.turn(0).started[0], 1)
+    changes.remove(bench.database, ["job"], s(2))
+    bench.add(at=3)
+    edit(bench, 4, max_runs=1)
+    assert times(scheduler.turn(60)) == [60]
+
+
 def test_a_schedule_that_is_over_goes_on_when_it_is_given_more_runs(bench: Bench) -> None:
     bench.add(max_runs=1)
     scheduler = bench.scheduler()
@@ -194,6 +228,28 @@ def test_an_edit_of_a_paused_schedule_leaves_it_paused_and_paused_time_is_not_mi
 def test_editing_what_is_not_there_says_so(bench: Bench) -> None:
     with pytest.raises(ScheduleNotFoundError, match="'job'"):
         edit(bench, 0, note="x")
+
+
+@pytest.mark.parametrize("leave", ["in order", "by a crash"])
+def test_a_firing_that_was_given_back_before_its_time_goes_by_the_edit_too(
+    bench: Bench, leave: str
+) -> None:
+    bench.add()
+    give_back(bench, leave)
+    edit(bench, -0.2, start=from_us(s(30)))
+    scheduler = bench.scheduler()
+    assert scheduler.turn(0).started == []
+    (run,) = scheduler.turn(30).started
+    scheduler.finish(run, 31)
+    give_back(bench, leave, at=89.5)
+    changes.pause(bench.database, ["job"], s(89.7))
+    changes.resume_all(bench.database, ["job"], s(100))
+    assert bench.scheduler().turn(100).started == []
+    assert bench.unrun() == [(90, 90, 1, "skipped", "paused")]
+    give_back(bench, leave, at=149.5)
+    changes.remove(bench.database, ["job"], s(149.7))
+    bench.add(start=from_us(s(30)), interval=60, at=149.8)
+    assert times(bench.scheduler().turn(150)) == [150]
 
 
 # -- remove ---------------------------------------------------------------------------------------

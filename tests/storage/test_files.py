@@ -214,6 +214,39 @@ def test_a_token_is_used_once(database: Path) -> None:
     lock.release()
 
 
+def test_files_of_the_dead_that_nobody_knows_of_are_removed_and_no_others(
+    database: Path, spawn: Spawn
+) -> None:
+    process = spawn(OWN)
+    assert first_line(process) == str(process.pid)
+    (database.parent / "test.db-owner-dead").touch()
+    (database.parent / "other.db-owner-dead").touch()
+    remove_strays(database)
+    assert owner_alive(database, "token")
+    process.kill()
+    process.wait()
+    remove_strays(database)
+    assert [path.name for path in database.parent.iterdir()] == ["other.db-owner-dead"]
+
+
+def test_an_owner_whose_file_was_taken_for_a_dead_ones_makes_another(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock = fcntl.flock
+
+    def come_late(fd: int, operation: int) -> None:
+        monkeypatch.undo()
+        remove_strays(database)
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", come_late)
+    lock = OwnerLock(database, "token")
+    lock.acquire()
+    remove_strays(database)
+    assert owner_alive(database, "token")
+    lock.release()
+
+
 def test_an_owner_leaves_a_disk_in_trouble_without_an_error(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,43 +260,6 @@ def test_an_owner_leaves_a_disk_in_trouble_without_an_error(
     assert not owner_alive(database, "token")
     remove_owner(database, "token")
     assert lock.path.exists()
-
-
-def test_stray_owners_are_removed_and_the_living_and_the_entered_are_not(database: Path) -> None:
-    living = OwnerLock(database, "living")
-    living.acquire()
-    stray, entered, foreign = (
-        database.with_name(name)
-        for name in (
-            f"{database.name}-owner-stray",
-            f"{database.name}-owner-entered",
-            f"x{database.name}-owner-y",
-        )
-    )
-    for path in (stray, entered, foreign):
-        path.touch()
-    remove_strays(database, ["entered"])
-    assert [path.exists() for path in (living.path, stray, entered, foreign)] == [
-        *(True, False, True, True)
-    ]
-    living.release()
-
-
-def test_who_removes_strays_takes_no_lock_that_is_just_being_made(
-    database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lock, real, once = OwnerLock(database, "new"), fcntl.flock, iter([True])
-
-    def swept_before(fd: int, operation: int) -> None:
-        if next(once, False):
-            remove_strays(database, [])
-        real(fd, operation)
-
-    monkeypatch.setattr(fcntl, "flock", swept_before)
-    lock.acquire()
-    assert lock.path.exists()
-    assert owner_alive(database, "new")
-    lock.release()
 
 
 def test_an_owner_that_cannot_be_asked_for_is_not_taken_for_dead(

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from sqlsched.clock import now_us
 from sqlsched.storage import migrations, runs
-from sqlsched.storage.connection import open_for_reading, open_for_writing
+from sqlsched.storage.connection import (
+    DamagedDatabaseError,
+    open_for_reading,
+    open_for_writing,
+)
 from sqlsched.storage.migrations import VERSION, migrate
 
 
@@ -83,3 +88,43 @@ def test_who_only_looks_brings_it_up_to_date_too(
         assert list(runs.history(database)) == []
         with pytest.raises(sqlite3.OperationalError):
             database.execute("DELETE FROM runs")
+
+
+@pytest.mark.parametrize("version", range(1, VERSION + 1))
+def test_the_tables_of_a_version_are_those_that_its_steps_make(
+    version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with older(tmp_path / "old.db", version, monkeypatch) as old:
+        query = """SELECT name FROM sqlite_schema
+                   WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"""
+        assert {name for (name,) in old.execute(query)} == migrations.tables(version)
+
+
+def test_with_a_trigger_in_it_nothing_is_brought_up_to_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "old.db"
+    with older(path, 1, monkeypatch) as old:
+        old.execute("CREATE TRIGGER planted AFTER DELETE ON runs BEGIN DELETE FROM owners; END")
+    before = schema(path)
+    for open_database in (open_for_reading, open_for_writing):
+        with pytest.raises(DamagedDatabaseError, match="a trigger 'planted'"):
+            open_database(path)
+    assert schema(path) == before
+
+
+def test_of_an_older_database_it_is_known_that_changes_were_not_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used, unused = tmp_path / "used.db", tmp_path / "unused.db"
+    with older(used, 2, monkeypatch) as connection:
+        connection.execute(
+            """INSERT INTO schedules (schedule_id, task_name, args, kwargs, labels, interval_s,
+                   created_us, anchor_us) VALUES ('job', 'm:f', '[]', '{}', '{}', 60, 0, 0)"""
+        )
+    with older(unused, 2, monkeypatch):
+        pass
+    with closing(open_for_writing(used)) as database:
+        assert now_us() - 60_000_000 < runs.forgotten_us(database) <= now_us()
+    with closing(open_for_writing(unused)) as database:
+        assert runs.forgotten_us(database) == 0

@@ -9,7 +9,7 @@ from sqlsched.exceptions import DuplicateScheduleError, InvalidScheduleError
 from sqlsched.instants import MINUTE_US, SECOND_US, from_us
 from sqlsched.planner import Claim, Firing, Stretch
 from sqlsched.scheduled_task import ScheduledTask
-from sqlsched.storage import additions, changes, mirror, recovery, runs, schedules
+from sqlsched.storage import additions, changes, mirror, pruning, recovery, runs, schedules
 from sqlsched.storage.schedules import Selection, StoredSchedule
 from tests.storage.bench import Bench
 
@@ -141,7 +141,7 @@ def test_a_done_copy_is_not_pruned_since_it_would_be_new_again(bench: Bench) -> 
            finished_us) VALUES ('a', 'm:f', ?1, 1, 'schedule', 'succeeded', ?1, ?1)""",
         (MINUTE,),
     )
-    runs.prune(bench.database, NOW + 100 * MINUTE_US, 10)
+    pruning.prune(bench.database, pruning.Cut(later := NOW + 100 * MINUTE_US, later), 0)
     assert rows(bench) == []
     assert set(there(bench)) == {"a"}
 

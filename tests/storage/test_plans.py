@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 
-from sqlsched.storage import peers
+from sqlsched.storage import peers, set_back
 from sqlsched.storage.connection import Database
 from sqlsched.storage.turn import Finished
 
-from .bench import Bench, s
+from .bench import Bench, ran, s
 
-SMALL = ("VIRTUAL TABLE", "CONSTANT ROW", "runs_cancel", "runs_held", "owners_serving")
+SMALL = (
+    *("VIRTUAL TABLE", "CONSTANT ROW", "runs_cancel", "runs_held", "owners_serving"),
+    *("runs_untold", "schedules_failing", "runs_in_line", "SCAN line"),
+)
 """What may be gone through from end to end: our own arguments, and indexes with a few rows."""
 
 
@@ -59,3 +62,19 @@ def test_no_statement_of_a_turn_goes_through_a_whole_table_or_all_that_is_claime
         assert not step.startswith("SCAN") or any(name in step for name in SMALL), (step, query)
         # All that this process has claimed may be thousands; what others have not started is few.
         assert "runs_claimed" not in step or "FROM owners AS o" in query, (step, query)
+
+
+def test_after_a_step_back_the_runs_are_not_gone_through(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.add()
+    ran(bench.scheduler(), 600)
+    seen = statements(monkeypatch)
+    set_back.pull_back(bench.database, s(200))
+    monkeypatch.undo()
+    asked = [(q, v) for q, v in seen if q.lstrip().startswith(("SELECT", "UPDATE", "DELETE"))]
+    assert len(asked) > 5
+    for query, values in asked:
+        for *_, step in bench.database.execute(f"EXPLAIN QUERY PLAN {query}", values):
+            small = any(name in step for name in ("schedules", "SCAN owners", *SMALL))
+            assert not step.startswith("SCAN") or small, (step, query)

@@ -1,4 +1,7 @@
-"""Taking over from the dead, giving back, pulling back after a step of the clock, forgetting."""
+"""Taking over from the dead, giving back, forgetting."""
+
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -6,17 +9,9 @@ from sqlsched.instants import from_us
 from sqlsched.storage import changes, owners, recovery, runs
 from sqlsched.storage.connection import DamagedDatabaseError
 from sqlsched.storage.recovery import Orphan
+from sqlsched.storage.turn import Started
 
-from .bench import Bench, Scheduler, s, times
-
-
-def ran(scheduler: Scheduler, at: float) -> int:
-    """Start what is due and end it well; the last run's id."""
-    started = scheduler.turn(at, since=at - 1).started
-    for run in started:
-        scheduler.finish(run, at + 1)
-    return started[-1].run_id
-
+from .bench import Bench, s, times
 
 # -- the forgotten --------------------------------------------------------------------------------
 
@@ -67,6 +62,17 @@ def test_what_the_dead_had_started_is_abandoned_and_never_tried_again(bench: Ben
     assert bench.runs() == [(0, 1, "abandoned")]
 
 
+def test_an_abandoned_run_ends_no_sooner_than_it_began_whatever_the_clock_says(
+    bench: Bench,
+) -> None:
+    bench.add()
+    dead = bench.scheduler()
+    dead.turn(0)
+    dead.die()
+    bench.take_over([dead.entry], -3600)
+    assert bench.ask("SELECT finished_us - started_us FROM runs") == [0]
+
+
 def test_a_run_of_the_dead_stands_in_nobodys_way(bench: Bench) -> None:
     bench.add(overlap="skip")
     dead, other = bench.scheduler(), bench.scheduler()
@@ -105,6 +111,84 @@ def test_the_processes_the_dead_left_are_named_until_they_are_taken_over(bench: 
     assert recovery.orphans(bench.database, [dead.entry]) == []
 
 
+def send_and_die(bench: Bench, at: float) -> Started:
+    """A scheduler hands a run to a queue, and dies before it can say so."""
+    dead = bench.scheduler()
+    (run,) = dead.turn(at, reports_completion=False).started
+    dead.die()
+    bench.take_over([dead.entry], at + 1)
+    return run
+
+
+def sent_at(bench: Bench, at: float, **more: Any) -> list[float]:
+    """Another sends what there is to send: the nominal times."""
+    scheduler = bench.scheduler()
+    turn = scheduler.turn(at, reports_completion=False, **more)
+    for run in turn.started:
+        scheduler.finish(run, at + 1, "sent")
+    return times(turn)
+
+
+def test_what_is_sent_again_counts_once_towards_max_runs(bench: Bench) -> None:
+    bench.add(max_runs=2)
+    for minute in (0, 60):
+        send_and_die(bench, minute)
+        assert sent_at(bench, minute + 2) == [minute]
+    assert bench.ask("SELECT dispatched FROM schedules") == [2]
+
+
+def test_what_is_sent_again_counts_once_though_it_is_refused(bench: Bench) -> None:
+    bench.add(max_runs=2)
+    send_and_die(bench, 0)
+    scheduler = bench.scheduler()
+    (again,) = scheduler.turn(2, reports_completion=False).started
+    (armed,) = scheduler.turn(3, refused=[(again.run_id, s(4))]).armed
+    assert times(scheduler.turn(4, due=[armed.run_id], reports_completion=False)) == [0]
+    assert bench.ask("SELECT dispatched FROM schedules") == [1]
+
+
+def test_what_may_have_been_sent_is_sent_again_however_late(bench: Bench) -> None:
+    bench.add(overlap="allow")
+    send_and_die(bench, 0)
+    assert 0 in sent_at(bench, 1000)
+
+
+def test_what_may_have_been_sent_is_not_beyond_the_last_of_max_runs(bench: Bench) -> None:
+    bench.add(interval=1, start=from_us(s(0)), max_runs=2, overlap="allow")
+    early = bench.scheduler()
+    due = [early.turn(at).armed[0].run_id for at in (-0.5, 0.5)]
+    send_and_die(bench, 2)
+    assert times(early.turn(3.1, due=due, ahead=-1, reports_completion=False)) == [0]
+    assert sent_at(bench, 4) == [2]
+    assert bench.runs() == [(0, 1, "sending"), (1, 1, "skipped"), (2, 1, "sent")]
+
+
+@pytest.mark.parametrize("change", ["edit", "pause"])
+def test_what_may_have_been_sent_is_sent_again_whatever_is_done_to_its_schedule(
+    bench: Bench, change: str
+) -> None:
+    bench.add()
+    send_and_die(bench, 0)
+    if change == "edit":
+        changes.edit(bench.database, "job", lambda there: replace(there, interval=70), s(2))
+    else:
+        changes.pause(bench.database, ["job"], s(2))
+        assert sent_at(bench, 3) == []
+        changes.resume_all(bench.database, ["job"], s(4))
+    assert sent_at(bench, 5) == [0]
+
+
+def test_taking_over_leaves_no_file_of_anybody_who_died(bench: Bench) -> None:
+    stray = bench.path.with_name(f"{bench.path.name}-owner-stray")
+    stray.touch()  # of one who was killed before it was in the ledger
+    dead, living = bench.scheduler(), bench.scheduler()
+    dead.lock._forget()
+    bench.take_over([dead.entry], 0)
+    assert not stray.exists()
+    assert not dead.lock.path.exists()
+    assert owners.is_alive(bench.path, living.entry)
+
+
 def test_who_leaves_in_order_gives_back_its_claims_and_is_not_missed(bench: Bench) -> None:
     bench.add()
     leaving, other = bench.scheduler(), bench.scheduler()
@@ -112,110 +196,6 @@ def test_who_leaves_in_order_gives_back_its_claims_and_is_not_missed(bench: Benc
     owners.unregister(leaving.database, leaving.owner, s(-0.2))
     turn = other.turn(0)
     assert (times(turn), turn.others) == ([0], [])
-
-
-# -- a clock that was put back --------------------------------------------------------------------
-
-
-def test_after_a_step_back_nothing_is_parked_in_the_future_and_nothing_runs_twice(
-    bench: Bench,
-) -> None:
-    bench.add()
-    scheduler = bench.scheduler()
-    for minute in range(5):
-        ran(scheduler, 60 * minute)
-    assert recovery.pull_back(bench.database, s(90)) == 1
-    assert bench.next() == 120
-    assert [times(scheduler.turn(60 * minute, since=0)) for minute in range(2, 6)] == [
-        *([], [], []),
-        [300],
-    ]
-
-
-def test_a_step_back_moves_no_one_shot_and_nothing_that_is_in_its_place(bench: Bench) -> None:
-    bench.add("once", time=from_us(s(500)))
-    bench.add("regular")
-    assert recovery.pull_back(bench.database, s(-90)) == 0
-    assert (bench.next("once"), bench.next("regular")) == (500, 0)
-
-
-def test_a_step_back_leaves_a_pause_in_force(bench: Bench) -> None:
-    bench.add()
-    ran(bench.scheduler(), 0)
-    changes.pause(bench.database, ["job"], s(10))
-    recovery.pull_back(bench.database, s(-30))
-    assert bench.ask("SELECT next_us, wake_us FROM schedules") == [(s(0), None)]
-
-
-def test_a_step_back_repeats_nothing_that_the_ledger_has_forgotten(bench: Bench) -> None:
-    bench.add()
-    scheduler = bench.scheduler()
-    for minute in range(5):
-        ran(scheduler, 60 * minute)
-    assert runs.prune(bench.database, s(200), 100) == 4
-    recovery.pull_back(bench.database, s(30))
-    assert bench.next() == 240
-    assert [times(scheduler.turn(at, since=0)) for at in (60, 180, 240, 300)] == [[], [], [], [300]]
-
-
-def test_a_damaged_row_keeps_no_other_from_being_pulled_back(bench: Bench) -> None:
-    bench.add("bad", cron="* * * * *")
-    bench.add("good")
-    ran(bench.scheduler(), 0)
-    bench.database.execute("UPDATE schedules SET cron = 'nonsense' WHERE schedule_id = 'bad'")
-    assert recovery.pull_back(bench.database, s(-30)) == 1
-    assert bench.next("good") == 0
-
-
-# -- forgetting -----------------------------------------------------------------------------------
-
-
-def test_old_runs_are_forgotten_a_few_at_a_time(bench: Bench) -> None:
-    bench.add()
-    scheduler = bench.scheduler()
-    for minute in range(7):
-        ran(scheduler, 60 * minute)
-    assert [runs.prune(bench.database, s(310), 3) for _ in range(3)] == [3, 3, 0]
-    assert bench.runs() == [(360, 1, "succeeded")]
-    assert runs.pruned_us(bench.database) == s(300)
-
-
-def test_what_is_under_way_is_never_forgotten_however_old_it_is(bench: Bench) -> None:
-    bench.add(overlap="allow", retries=1)
-    scheduler = bench.scheduler()
-    scheduler.turn(0)
-    (failing,) = scheduler.turn(60).started
-    scheduler.finish(failing, 61, "failed")
-    assert runs.prune(bench.database, s(10**6), 100) == 1
-    assert bench.runs() == [(0, 1, "running"), (60, 2, "waiting")]
-
-
-def test_a_long_run_is_kept_from_its_end_on(bench: Bench) -> None:
-    bench.add()
-    scheduler = bench.scheduler()
-    (run,) = scheduler.turn(0).started
-    scheduler.finish(run, 5000)
-    assert runs.prune(bench.database, s(5000), 100) == 0
-    assert runs.prune(bench.database, s(5001), 100) == 1
-
-
-def test_output_and_done_schedules_are_forgotten_with_their_runs(bench: Bench) -> None:
-    bench.add(time=from_us(s(0)))
-    bench.add("going")
-    scheduler = bench.scheduler()
-    ran(scheduler, 0)
-    bench.database.execute("INSERT INTO outputs SELECT run_id, x'', x'', 0 FROM runs")
-    runs.prune(bench.database, s(100), 100)
-    assert bench.ask("SELECT schedule_id FROM schedules") == ["going"]
-    assert bench.ask("SELECT count(*) FROM outputs") == [0]
-
-
-def test_forgetting_nothing_writes_nothing(bench: Bench) -> None:
-    bench.add()
-    other = bench.scheduler().database
-    before = other.execute("PRAGMA data_version").fetchone()
-    assert runs.prune(bench.database, s(0), 100) == 0
-    assert other.execute("PRAGMA data_version").fetchone() == before
 
 
 # -- idle -----------------------------------------------------------------------------------------

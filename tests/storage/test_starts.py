@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sqlsched.instants import from_us
-from sqlsched.storage import changes, recovery
+from sqlsched.storage import changes, owners, recovery
 from sqlsched.storage.turn import Armed, Finished, Started
 
 from .bench import Bench, Scheduler, s, times
@@ -230,6 +230,37 @@ def test_the_last_run_of_max_runs_takes_back_the_claims_beyond_it(bench: Bench) 
     assert bench.runs() == [(0, 1, "running")]
 
 
+@pytest.mark.parametrize("leave", [False, True])
+def test_a_firing_that_another_did_not_start_before_the_last_run_is_on_record_as_skipped(
+    bench: Bench, leave: bool
+) -> None:
+    bench.add(interval=1, start=from_us(s(0)), max_runs=1)
+    late, other = bench.scheduler(), bench.scheduler()
+    assert len(late.turn(-0.5).armed) == 1
+    armed = [run.run_id for run in other.turn(0.5).armed]
+    assert len(late.turn(1.5).armed) == 1
+    if leave:
+        owners.unregister(late.database, late.owner, s(1.6))
+    turn = other.turn(1.7, due=armed, ahead=-1)
+    assert times(turn) == [1]
+    assert bench.runs() == [(0, 1, "skipped"), (1, 1, "running")]
+    assert [(unrun.reason, unrun.first_us) for unrun in turn.unrun] == [("bounds", s(0))]
+
+
+def test_a_firing_between_the_runs_of_max_runs_is_on_record_in_whatever_order_they_start(
+    bench: Bench,
+) -> None:
+    bench.add(interval=1, start=from_us(s(0)), max_runs=2, overlap="allow")
+    schedulers = [bench.scheduler() for _ in range(3)]
+    armed = [
+        [run.run_id for run in scheduler.turn(number - 0.5).armed]
+        for number, scheduler in enumerate(schedulers)
+    ]
+    assert times(schedulers[2].turn(2, due=armed[2], ahead=-1)) == [2]
+    assert times(schedulers[0].turn(2.1, due=armed[0], ahead=-1)) == [0]
+    assert bench.runs() == [(0, 1, "running"), (1, 1, "skipped"), (2, 1, "running")]
+
+
 def test_max_runs_is_exact_when_all_of_them_start_in_one_turn(bench: Bench) -> None:
     bench.add(interval=1, start=from_us(s(0)), max_runs=3, overlap="allow", end=from_us(s(9)))
     scheduler = bench.scheduler()
@@ -291,3 +322,18 @@ def test_a_process_that_is_alone_claims_what_is_due_beyond_its_room(bench: Bench
     turn = bench.scheduler().turn(0, room=2, ahead=2, alone=True)
     assert (len(turn.started), len(turn.roomless)) == (2, 2)
     assert turn.next_us == s(0)
+
+
+@pytest.mark.parametrize("limit", [{}, {"max_runs": 4}])
+def test_a_run_that_another_overtakes_before_it_has_started_does_not_start(
+    bench: Bench, limit: dict[str, Any]
+) -> None:
+    bench.add(overlap="cancel-other", **limit)
+    scheduler = bench.scheduler()
+    [first] = scheduler.turn(0).started
+    assert scheduler.turn(60).cancels == [(first.run_id, "overlap")]
+    turn = scheduler.finish(first, 120, "cancelled", ahead=8)  # which is when a third comes
+    assert turn.started == []
+    assert times(scheduler.turn(120)) == [120]
+    assert bench.runs() == [(0, 1, "cancelled"), (60, 1, "cancelled"), (120, 1, "running")]
+    assert bench.ask("SELECT dispatched FROM schedules") == [2 if limit else 0]

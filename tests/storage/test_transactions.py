@@ -5,6 +5,10 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,11 +16,13 @@ import pytest
 from sqlsched.exceptions import StorageError
 from sqlsched.storage.connection import (
     DamagedDatabaseError,
+    Database,
     data_version,
     open_for_reading,
     open_for_writing,
     transaction,
 )
+from sqlsched.storage.migrations import migrate
 
 from .bench import Bench
 
@@ -139,3 +145,104 @@ def test_opened_twice_at_once_it_is_one_database(tmp_path: Path) -> None:
     finally:
         first.close()
         second.close()
+
+
+# -- making it ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[None, 4096, 40960], ids=["whole", "a page", "ten pages"])
+def half_made(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """What a kill leaves while the first commit writes into the file, which has a journal then."""
+    made, path = tmp_path / "made.db", tmp_path / "test.db"
+    database = sqlite3.connect(made, isolation_level=None)
+    database.execute("PRAGMA cache_size = 1")  # it goes into the file before the commit
+    database.execute("BEGIN IMMEDIATE")
+    migrate(database, 0)
+    shutil.copy(made, path)
+    shutil.copy(f"{made}-journal", f"{path}-journal")
+    database.close()
+    (tmp_path / "test.db-gate").touch()
+    if request.param is not None:
+        os.truncate(path, request.param)
+    return path
+
+
+def test_what_a_kill_left_of_a_new_database_is_none_and_is_made_anew(half_made: Path) -> None:
+    with pytest.raises(StorageError, match="there is no database"):
+        open_for_reading(half_made)
+    assert half_made.stat().st_size == 0
+    open_for_writing(half_made, create=True).close()
+    open_for_reading(half_made).close()
+
+
+def test_a_journal_of_somebody_elses_database_is_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    shutil.copy(__file__, path)
+    journal = tmp_path / "other.db-journal"
+    journal.write_bytes(b"something")
+    with pytest.raises(DamagedDatabaseError):
+        open_for_writing(path, create=True)
+    assert journal.read_bytes() == b"something"
+
+
+def test_a_database_whose_maker_was_killed_before_it_was_in_wal_mode_gets_there(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "test.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        migrate(database, 0)
+    open_for_writing(path).close()
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+# -- checkpoints ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("with_shm", [False, True])
+@pytest.mark.parametrize("open_", [open_for_reading, open_for_writing])
+def test_a_database_whose_checkpoint_was_killed_midway_is_whole(
+    tmp_path: Path, open_: Callable[[Path], Database], with_shm: bool
+) -> None:
+    path, killed = tmp_path / "test.db", tmp_path / "killed.db"
+    open_for_writing(path, create=True).close()
+    size = path.stat().st_size
+    database = open_for_writing(path)
+    with transaction(database):
+        database.execute(
+            "INSERT INTO meta SELECT 'more' || value, randomblob(9999) FROM json_each('[1,2,3]')"
+        )
+    shutil.copy(f"{path}-wal", f"{killed}-wal")
+    if with_shm:
+        shutil.copy(f"{path}-shm", f"{killed}-shm")
+    database.execute("PRAGMA wal_checkpoint")
+    shutil.copy(path, killed)
+    os.truncate(killed, size)  # its first page says that it is larger
+    database.close()
+    with closing(open_(killed)) as database:
+        query = "SELECT count(*) FROM meta WHERE key LIKE 'more%'"
+        assert database.execute(query).fetchone() == (3,)
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_database_is_never_called_damaged_while_others_grow_it(tmp_path: Path) -> None:
+    path = tmp_path / "test.db"
+    database = open_for_writing(path, create=True)
+    database.execute("PRAGMA wal_autocheckpoint = 1")
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            open_for_reading(path).close()
+
+    with ThreadPoolExecutor(2) as threads:
+        readers = [threads.submit(look) for _ in range(2)]
+        for number in range(60):
+            with transaction(database):
+                database.execute(
+                    "INSERT INTO meta VALUES (?, randomblob(40000))", (f"probe{number}",)
+                )
+        stop.set()
+        for reader in readers:
+            reader.result()
+    database.close()

@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from sqlsched.exceptions import InvalidScheduleError
+from sqlsched.field_checks import check_schedule_id
 from sqlsched.planner import Timing, jittered_us
-from sqlsched.scheduled_task import FIELD_NAMES, ScheduledTask, check_schedule_id, schedule_to_json
+from sqlsched.scheduled_task import FIELD_NAMES, ScheduledTask, schedule_to_json
 from sqlsched.serialization import dumps, loads, shorten
 from sqlsched.trigger import Trigger
 
@@ -81,7 +82,7 @@ def read_schedule(schedule_id: str, content: str | None) -> ScheduledTask:
         raise InvalidScheduleError("it has a state, but no content")
     values = loads(content, "its content")
     if not isinstance(values, dict) or values.get("schedule_id") != check_schedule_id(schedule_id):
-        raise InvalidScheduleError(f"its content is not that of a schedule: {shorten(content)}")
+        raise InvalidScheduleError("its content is not that of a schedule")
     if unknown := values.keys() - set(FIELD_NAMES):
         raise InvalidScheduleError(f"no schedule has the field {shorten(min(unknown))}")
     # What a later version adds has a default; these have none.
@@ -108,13 +109,13 @@ def read_state(text: str) -> State:
     """The state that a row says; raises one of DAMAGED."""
     values = loads(text, "its state")
     if not isinstance(values, dict):
-        raise InvalidScheduleError(f"its state is no JSON object: {shorten(text)}")
+        raise InvalidScheduleError("its state is no JSON object")
     spans = [(first, last, at) for first, last, at in values.pop("claimed", ())]
     state = State(**values, claimed=tuple(spans))
     numbers = [state.created_us, state.anchor_us, *(us for span in spans for us in span)]
     numbers += [us for us in (state.next_us, state.paused_us, state.max_runs) if us is not None]
     if not all(type(number) is int for number in numbers) or not isinstance(state.version, str):
-        raise InvalidScheduleError(f"its state is not one: {shorten(text)}")
+        raise InvalidScheduleError("its state is not one")
     return state
 
 

@@ -179,6 +179,7 @@ if __name__ == "__main__":
             "import": commands.import_,
             "help": commands.help_,
             "list": commands.list_,
+            "pyz": commands.pyz,
             "cron": cron,
         }
     )

@@ -1,0 +1,64 @@
+"""The long form of the fault suite: real processes and files, broken in every way we know.
+
+python -m tests.faults [--only kill …] [--scale 0.01] [--seed 1]
+
+Prints a line for each fault as it ends, and what was violated below it. Exit status 1 if a
+promise was broken. `--scale` multiplies every count and duration. A failed fault's directory is
+kept, and named; the others' are removed.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.faults.registry import TABLE, Fault, Row
+
+_COLUMNS = (*("fault", "count", "expected", "lost", "doubled", "abandoned", "seconds", "figures"),)
+_FORMAT = "{:<16} {:>14} {:>9} {:>6} {:>8} {:>10} {:>8}  {}"
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the faults; the exit status."""
+    options = _options(words)
+    print(_FORMAT.format(*_COLUMNS), flush=True)
+    failed = []
+    for name in options.only or TABLE:
+        fault = TABLE[name]
+        directory = Path(tempfile.mkdtemp(prefix=f"fault-{name}-"))
+        count = max(1, round(fault.count * options.scale))
+        begun = time.monotonic()
+        row = fault.strike(directory, count, options.seed)
+        print(line(name, fault, row, time.monotonic() - begun), flush=True)
+        for violation in row.violations:
+            print(f"    {violation}", flush=True)
+        if row.is_good:
+            shutil.rmtree(directory)
+        else:
+            failed.append(name)
+            print(f"    with --seed {options.seed}, in {directory}", flush=True)
+    return 1 if failed else 0
+
+
+def line(name: str, fault: Fault, row: Row, seconds: float) -> str:
+    """A line of the table."""
+    figures = ", ".join(f"{what} {number:,}" for what, number in sorted(row.figures.items()))
+    return _FORMAT.format(
+        *(name, f"{row.count:,} {fault.unit}", f"{row.expected:,}", row.lost, row.doubled),
+        *(f"{row.abandoned:,}", f"{seconds:,.0f}", figures),
+    ).rstrip()
+
+
+def _options(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults")
+    parser.add_argument("--only", nargs="+", choices=list(TABLE), metavar="NAME", help="of these")
+    parser.add_argument("--scale", type=float, default=1.0, help="of counts and durations")
+    parser.add_argument("--seed", type=int, default=1, help="of all that is random")
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
