@@ -93,7 +93,8 @@ def open_as_it_is(path: Path, *, unused: bool = False) -> Database:
             version = _checked_version(database)
             if version == 0:
                 raise _missing(path)
-            _check_log(database)
+            if not unused:
+                _check_log(database)
         except BaseException:
             database.close()
             raise
@@ -125,6 +126,8 @@ def _open_writable(path: Path, settings: Sequence[str]) -> Database:
     try:
         database.gate.open()
         database.guarded = True
+        # It may have been filled since it was looked at.
+        _check_application(path, *_whose(database))
         if _checked_version(database) < VERSION:
             _bring_up_to_date(database)
         _use_wal(database)
@@ -298,17 +301,8 @@ def _missing(path: Path) -> StorageError:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether there is a database. What was left of one, whose making was interrupted, is not.
-
-    Ours has a journal only until it is in WAL mode, and a gate beside it from before that.
-    """
-    there = files.check_file(path)
-    journal, gate = (Path(f"{path.resolve()}{suffix}") for suffix in ("-journal", "-gate"))
-    if there and gate.exists() and journal.exists() and journal.stat().st_size > 0:
-        with storage_errors(path), closing(_connect(path, "rw")) as database:
-            database.execute("PRAGMA user_version").fetchone()  # SQLite undoes what is half done
-        there = files.check_file(path)
-    return there
+    """Whether there is a database. What was left of one, whose making was interrupted, is not."""
+    return files.check_file(path) and not files.half_made(path)
 
 
 def _check_directory(path: Path) -> None:
@@ -347,21 +341,29 @@ def _identify(path: Path) -> None:
         application, has_tables = _probe(path, "mode=ro" if _has_wal(path) else "immutable=1")
     if not application and not has_tables and _has_wal(path):
         application, has_tables = _probe(path, "mode=ro")  # never ours: ours has tables from birth
-    if not application and not has_tables:
-        return  # made a moment ago, and about to be filled
-    if application != APPLICATION_ID:
+    _check_application(path, application, has_tables)
+
+
+def _check_application(path: Path, application: int, has_tables: bool) -> None:
+    """Refuse a database of another application; not one without tables, about to be filled."""
+    if application != APPLICATION_ID and (application or has_tables):
         raise DamagedDatabaseError(
             f"{path} is a database of another application; name a sqlsched database"
         )
 
 
 def _probe(path: Path, parameter: str) -> tuple[int, bool]:
-    """Whose a database says it is, and whether it has tables."""
+    """`_whose`, of a file that is not to be touched."""
     with closing(
         sqlite3.connect(f"file:{quote(str(path.resolve()))}?{parameter}", uri=True)
     ) as probe:
-        application: int = probe.execute("PRAGMA application_id").fetchone()[0]
-        return application, probe.execute("PRAGMA schema_version").fetchone()[0] > 0
+        return _whose(probe)
+
+
+def _whose(connection: sqlite3.Connection) -> tuple[int, bool]:
+    """The application that a database belongs to, and whether it has tables."""
+    application: int = connection.execute("PRAGMA application_id").fetchone()[0]
+    return application, connection.execute("PRAGMA schema_version").fetchone()[0] > 0
 
 
 def is_ours(path: Path) -> bool | None:

@@ -19,6 +19,7 @@ from sqlsched.storage import trust
 PRIVATE = 0o600
 _NOTE_AT = 16
 """Where in the gate's file the note is, behind the pid."""
+_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -35,6 +36,20 @@ def check_file(path: Path) -> bool:
         raise StorageError(f"{path}: {error.strerror}") from None
     trust.check(path, status)
     return status.st_size > 0
+
+
+def half_made(path: Path) -> bool:
+    """Whether a database file is still being made, or was never finished, as the disk was full.
+
+    Its rollback journal tells: it says how many pages there were before, and it is gone once they
+    stand. SQLite undoes such a file when it opens it for writing; until then it is as good as none.
+    """
+    try:
+        with Path(f"{path.resolve()}-journal").open("rb") as journal:
+            header = journal.read(20)
+    except OSError:
+        return False
+    return header[:8] == _JOURNAL_MAGIC and header[16:] == bytes(4)
 
 
 def group_writable(path: Path) -> bool:
