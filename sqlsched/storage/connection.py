@@ -67,11 +67,15 @@ class Database(sqlite3.Connection):
 
 def open_for_reading(path: Path) -> Database:
     """Open a database that exists; StorageError otherwise. Makes none, and changes none but one of
-    an older format, which is brought up to date."""
-    database = open_as_it_is(path)
-    if format_version(database) == VERSION:
-        return database
-    database.close()
+    an older format, which is brought up to date, or one whose making was interrupted."""
+    try:
+        database = open_as_it_is(path)
+        if format_version(database) == VERSION:
+            return database
+        database.close()
+    except StorageError as error:
+        if getattr(error.__cause__, "sqlite_errorname", "") != "SQLITE_READONLY_ROLLBACK":
+            raise  # else its last writer died before it was in WAL mode, which SQLite has to undo
     open_for_writing(path).close()
     return open_as_it_is(path)
 
