@@ -11,8 +11,8 @@ from urllib.parse import quote
 from sqlsched.exceptions import SqlschedError, StorageError
 from sqlsched.storage import files
 from sqlsched.storage.migrations import APPLICATION_ID, VERSION, migrate
+from sqlsched.storage.seal import BEREFT, SWAPPED, Seal
 from sqlsched.storage.soundness import damage, read_schema
-from sqlsched.storage.watch import BEREFT, SWAPPED, Watch
 
 WAIT_S = 5.0
 """How long to wait for other writers, seconds."""
@@ -35,7 +35,7 @@ class Database(sqlite3.Connection):
 
     path: Path
     gate: files.Gate
-    watch: Watch
+    seal: Seal
     guarded = False
     """True once it may write: it then closes within the gate."""
     schema_version = -1
@@ -51,27 +51,31 @@ class Database(sqlite3.Connection):
             with suppress(OSError, StorageError), self.gate.held(WAIT_S):
                 if self._is_lost():
                     self.interrupt()  # it moves nothing then: the WAL is not this file's
-                bereft = self.watch.is_bereft()
+                bereft = self.seal.is_bereft()
                 super().close()
                 if not bereft:
-                    self.watch.closed()
+                    self.seal.closed()
             self.gate.close()
         super().close()
 
     def _is_lost(self) -> bool:
         try:
-            return self.watch.problem(self) is not None
+            return self.seal.problem(self) is not None
         except sqlite3.Error:
             return True
 
 
 def open_for_reading(path: Path) -> Database:
     """Open a database that exists; StorageError otherwise. Makes none, and changes none but one of
-    an older format, which is brought up to date."""
-    database = open_as_it_is(path)
-    if format_version(database) == VERSION:
-        return database
-    database.close()
+    an older format, which is brought up to date, or one whose making was interrupted."""
+    try:
+        database = open_as_it_is(path)
+        if format_version(database) == VERSION:
+            return database
+        database.close()
+    except StorageError as error:
+        if getattr(error.__cause__, "sqlite_errorname", "") != "SQLITE_READONLY_ROLLBACK":
+            raise  # else its last writer died before it was in WAL mode, which SQLite has to undo
     open_for_writing(path).close()
     return open_as_it_is(path)
 
@@ -134,7 +138,7 @@ def _open_writable(path: Path, settings: Sequence[str]) -> Database:
         for setting in settings:
             database.execute(f"PRAGMA {setting}")
         _check_log(database)
-        database.watch.begin(database)
+        database.seal.begin(database)
     except BaseException:
         database.close()
         raise
@@ -171,7 +175,7 @@ def transaction(database: Database) -> Iterator[None]:
             if database.in_transaction:
                 database.execute("ROLLBACK")
             raise
-        database.watch.wrote()
+        database.seal.wrote()
 
 
 @contextmanager
@@ -195,11 +199,11 @@ def check_files(database: Database, *, writing: bool = False) -> None:
     SQLite would not notice. Each transaction begins with it; `writing`, within the gate, it also
     puts the log out of the way of a file that it does not belong to.
     """
-    if problem := database.watch.problem(database):
+    if problem := database.seal.problem(database):
         if writing:
-            database.watch.put_log_aside()
+            database.seal.put_log_aside()
         raise DamagedDatabaseError(f"{database.path} {problem}")
-    if database.watch.is_bereft():
+    if database.seal.is_bereft():
         raise DamagedDatabaseError(f"{database.path} {BEREFT}")
 
 
@@ -208,7 +212,7 @@ def _check_log(database: Database) -> None:
 
     So it is when a backup is put in the place of a database whose processes were killed.
     """
-    problem = database.watch.problem(database) if database.watch.resume() else None
+    problem = database.seal.problem(database) if database.seal.resume() else None
     if problem is None:
         return
     if problem in SWAPPED:
@@ -322,7 +326,7 @@ def _connect(path: Path, mode: str) -> Database:
         cached_statements=256,
     )
     database.path, database.gate = path, files.Gate(real)
-    database.watch = Watch(path, database.gate)
+    database.seal = Seal(path, database.gate)
     database.execute("PRAGMA trusted_schema = OFF")
     return database
 

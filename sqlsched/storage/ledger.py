@@ -83,7 +83,7 @@ class Ledger:
         hop would take a hundred.
         """
         assert self._database is not None
-        if self._database.watch.differs():
+        if self._database.seal.differs():
             return True
         version = data_version(self._database)
         changed: bool = version != self._seen

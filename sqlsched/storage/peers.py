@@ -21,7 +21,7 @@ def others_beside(database: Database, owner: int, token: str) -> list[Owner]:
     """
     entered = others(database, None)
     if not any((other.owner, other.token) == (owner, token) for other in entered):
-        database.watch.forget()
+        database.seal.forget()
         raise DamagedDatabaseError(
             f"{database.path} does not know this scheduler any more: a backup was restored into "
             "it, or the -owner file was removed and another process has taken over"

@@ -174,6 +174,27 @@ def test_what_a_kill_left_of_a_new_database_is_none_and_is_made_anew(half_made: 
     open_for_reading(half_made).close()
 
 
+@pytest.mark.parametrize("opens", [open_for_reading, open_for_writing])
+def test_a_switch_to_wal_that_was_cut_short_is_undone_by_whoever_comes_first(
+    tmp_path: Path, opens: Callable[[Path], sqlite3.Connection]
+) -> None:
+    made, path = tmp_path / "made.db", tmp_path / "test.db"
+    open_for_writing(made, create=True).close()
+    database = sqlite3.connect(made, isolation_level=None)
+    database.execute("PRAGMA journal_mode = DELETE")
+    database.execute("PRAGMA cache_size = 1")
+    database.execute("BEGIN IMMEDIATE")
+    database.execute("CREATE TABLE half (x)")
+    database.executemany("INSERT INTO half VALUES (?)", [(bytes(2000),)] * 50)
+    shutil.copy(made, path)
+    shutil.copy(f"{made}-journal", f"{path}-journal")
+    database.close()
+    opens(path).close()
+    with closing(sqlite3.connect(path)) as reader:
+        assert reader.execute("SELECT count(*) FROM schedules").fetchone() == (0,)
+        assert reader.execute("SELECT * FROM sqlite_schema WHERE name = 'half'").fetchall() == []
+
+
 def test_a_journal_of_somebody_elses_database_is_not_touched(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
     shutil.copy(__file__, path)

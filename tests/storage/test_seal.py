@@ -18,7 +18,7 @@ from sqlsched.storage.connection import (
     open_for_writing,
     transaction,
 )
-from sqlsched.storage.watch import Watch
+from sqlsched.storage.seal import Seal
 
 from .bench import NOON_US
 
@@ -76,7 +76,7 @@ def test_a_backup_copied_over_an_open_database_is_noticed_and_stays_as_it_is(
     copy(path, saved)
     live(database)
     shutil.copyfile(saved, path)
-    assert database.watch.differs()
+    assert database.seal.differs()
     with pytest.raises(DamagedDatabaseError, match="was overwritten"):
         write(database)
     database.close()
@@ -123,7 +123,7 @@ def test_a_log_taken_away_is_noticed_and_what_was_written_is_kept(
     taken(beside)
     if beside.exists():
         beside.with_suffix(".new").replace(beside)
-    assert database.watch.differs()
+    assert database.seal.differs()
     with pytest.raises(DamagedDatabaseError, match="has lost its -wal or -shm"):
         write(database, "after")
     database.close()
@@ -191,9 +191,9 @@ def test_what_another_program_does_by_way_of_sqlite_is_no_trouble(
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute(statement)
         other.execute(CHECKPOINT)
-    assert database.watch.differs()
+    assert database.seal.differs()
     write(database)
-    assert not database.watch.differs()
+    assert not database.seal.differs()
 
 
 @pytest.mark.parametrize("touch", [os.utime, lambda path: path.chmod(0o640)])
@@ -202,7 +202,7 @@ def test_a_touch_is_no_trouble(
 ) -> None:
     touch(path)
     write(database)
-    assert not database.watch.differs()
+    assert not database.seal.differs()
 
 
 def test_a_checkpoint_of_ours_is_known_to_the_others_who_need_not_look_for_damage(
@@ -211,8 +211,8 @@ def test_a_checkpoint_of_ours_is_known_to_the_others_who_need_not_look_for_damag
     with closing(open_for_writing(path)) as other:
         other.execute("PRAGMA wal_autocheckpoint = 1")
         write(other)
-        assert database.watch.differs()
-        monkeypatch.setattr(Watch, "_damage", lambda _: "not asked for")
+        assert database.seal.differs()
+        monkeypatch.setattr(Seal, "_damage", lambda _: "not asked for")
         write(database)
 
 

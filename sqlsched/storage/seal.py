@@ -53,7 +53,7 @@ class _Witness(NamedTuple):
     runs: int = 0
 
 
-class Watch:
+class Seal:
     """What the files of an open database were when they were looked at last."""
 
     def __init__(self, path: Path, gate: Gate) -> None:
@@ -76,7 +76,7 @@ class Watch:
         """Take note of the files as SQLite has opened them: they stay while it has them open."""
         connection.execute("PRAGMA schema_version").fetchone()  # so that it has
         self._file, self._beside, self._knows = _state(self._path), self._inodes(), True
-        with suppress(sqlite3.DatabaseError):  # it may be written to this moment
+        with suppress(sqlite3.DatabaseError, UnicodeDecodeError):  # it may be written to just now
             self._floor = self._in_file() or self._floor
 
     def resume(self) -> bool:
@@ -145,9 +145,8 @@ class Watch:
     def _problem_of_change(self, connection: sqlite3.Connection, now: _State) -> str | None:
         try:
             found = self._in_file()
-        except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
-                raise
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            _raise_unless_damage(error)
             return self._damage()  # none, if somebody was killed while moving the log into it
         known = _witness(connection)
         if not _in_order(self._floor, known):
@@ -173,22 +172,31 @@ class Watch:
             return OVERWRITTEN  # it would be read with another log
         with closing(self._open("mode=ro")) as fresh:
             try:
-                found: str = fresh.execute("PRAGMA quick_check(1)").fetchone()[0]
-            except sqlite3.DatabaseError as error:
-                if not _is_damage(error):
-                    raise
+                found = str(fresh.execute("PRAGMA quick_check(1)").fetchone()[0])
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # it quotes what it finds
+                _raise_unless_damage(error)
                 found = str(error)
-        return None if found == "ok" else f"is damaged: {found.splitlines()[-1]}; restore a backup"
+        if found == "ok":
+            return None
+        return f"is damaged: {' '.join(found.split())}; restore a backup, or name another"
 
     def _open(self, parameter: str) -> sqlite3.Connection:
         return sqlite3.connect(f"file:{quote(self._real)}?{parameter}", uri=True)
 
 
 _NOTED = 8
+"""Numbers in a note: a state, the log's inode, a witness."""
+_WITNESS = """SELECT schema_version,
+        coalesce((SELECT CAST(seq AS INTEGER) FROM sqlite_sequence WHERE name = 'owners'), 0),
+        coalesce((SELECT CAST(seq AS INTEGER) FROM sqlite_sequence WHERE name = 'runs'), 0)
+    FROM pragma_schema_version"""
+_PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL", "SQLITE_CANTOPEN", "SQLITE_IOERR")
 
 
-def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    return error.sqlite_errorname.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+def _raise_unless_damage(error: Exception) -> None:
+    """What a disk in trouble, or another program, leads to may pass; all else does not."""
+    if getattr(error, "sqlite_errorname", "").startswith(_PASSING):
+        raise error
 
 
 def _in_order(earlier: _Witness, later: _Witness) -> bool:
@@ -196,15 +204,13 @@ def _in_order(earlier: _Witness, later: _Witness) -> bool:
 
 
 def _witness(connection: sqlite3.Connection) -> _Witness:
-    schema = connection.execute("PRAGMA schema_version").fetchone()[0]
-    counts = dict(connection.execute("SELECT name, seq FROM sqlite_sequence"))
-    return _Witness(schema, counts.get("owners", 0), counts.get("runs", 0))
+    return _Witness(*connection.execute(_WITNESS).fetchone())
 
 
 def _state(path: str) -> _State | None:
     """A file's state; None if there is none."""
     try:
-        status = os.stat(path)  # noqa: PTH116  # asked before each write; Path takes three times as long
+        status = os.stat(path)  # noqa: PTH116  # asked before each write; Path takes thrice as long
     except FileNotFoundError:
         return None
     return _State(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
