@@ -10,6 +10,11 @@ from sqlsched.storage.turn import Armed
 BATCH = 512
 """How many firings one turn claims beyond its room, or decides about: some milliseconds' work."""
 
+AHEAD_FACTOR = 16
+"""How many firings are claimed and not started, as a multiple of the concurrency."""
+ALONE_AHEAD = 16_384
+"""The same for a process that nobody could help."""
+
 
 class Backlog:
     """Claimed runs in the order in which they are to be started."""
@@ -22,6 +27,12 @@ class Backlog:
 
     def __len__(self) -> int:
         return len(self._armed) + len(self._roomless)
+
+    def room_ahead(self, concurrency: int, alone: bool) -> int:
+        """How many more may be claimed before their time: whole batches, as each has its price."""
+        limit = max(AHEAD_FACTOR * concurrency, ALONE_AHEAD if alone else 0)
+        batch = min(BATCH, limit // 2)
+        return batch if limit - len(self) >= batch else 0
 
     def arm(self, runs: Iterable[Armed]) -> None:
         """Add runs that were claimed."""

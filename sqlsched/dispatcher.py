@@ -4,16 +4,15 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
 from sqlsched.abc import Broker, RunOutcome
 from sqlsched.clock import Clock
 from sqlsched.exceptions import SendTaskError
+from sqlsched.flights import Flight, Report
 from sqlsched.instants import SECOND_US, format_us
 from sqlsched.intake import Intake
 from sqlsched.observer import Observer
 from sqlsched.planner import MAX_REFUSAL_DELAY_S
-from sqlsched.scheduled_task import TaskMessage
 from sqlsched.storage.schedules import DAMAGED
 from sqlsched.storage.turn import Finished, Printed, Started
 
@@ -21,45 +20,6 @@ log = logging.getLogger("sqlsched")
 
 FLUSH_SECONDS = 1.0
 """How often the output of a run that goes on is put on record, for `logs --follow`."""
-
-
-@dataclass(eq=False, slots=True)
-class _Flight:
-    """A run on its way."""
-
-    run: Started
-    message: TaskMessage
-    started: float
-    task: asyncio.Task[None] | None = None
-    timer: asyncio.Task[None] | None = None
-    begun: bool = False
-    """Whether its task has taken a step: one that is cancelled before never takes any."""
-    sent: bool = False
-    """Whether the broker was given it."""
-    end: Finished | None = None
-    """How it ended, while its source is told."""
-    stopped_as: tuple[str, str | None] | None = None
-    """Status and reason, once somebody has stopped it."""
-    saved_bytes: int = 0
-    saved_process: bool = False
-
-
-@dataclass(slots=True)
-class Report:
-    """What the dispatcher has to put on record."""
-
-    finished: list[Finished] = field(default_factory=list)
-    printed: list[Printed] = field(default_factory=list)
-    processes: list[tuple[int, int, int]] = field(default_factory=list)
-    refused: list[tuple[int, int]] = field(default_factory=list)
-
-    def __add__(self, other: "Report") -> "Report":
-        return Report(
-            self.finished + other.finished,
-            self.printed + other.printed,
-            self.processes + other.processes,
-            self.refused + other.refused,
-        )
 
 
 class Dispatcher:
@@ -84,7 +44,7 @@ class Dispatcher:
         """How many runs at once."""
         self._on_end = on_end
         self._resend = resend
-        self._flights: dict[int, _Flight] = {}
+        self._flights: dict[int, Flight] = {}
         self._report = Report()
         self._refusals: dict[int, int] = {}
         """How often the broker has refused a run."""
@@ -116,7 +76,7 @@ class Dispatcher:
         event_loop = asyncio.get_running_loop()  # asked for once: it costs a system call
         for run in runs:
             try:
-                flight = _Flight(run, run.message(), self._clock.monotonic())
+                flight = Flight(run, run.message(), self._clock.monotonic())
             except DAMAGED as error:
                 self._refuse_damaged(run, error)
                 continue
@@ -188,7 +148,7 @@ class Dispatcher:
         """Keep a report that could not be recorded."""
         self._report = report + self._report
 
-    async def _fly(self, flight: _Flight) -> None:
+    async def _fly(self, flight: Flight) -> None:
         flight.begun = True
         with self._clock.busy():
             try:
@@ -207,7 +167,7 @@ class Dispatcher:
                 end = self._end(flight, status, reason, f"{type(error).__name__}: {error}")
             self._land(flight, end)
 
-    async def _send(self, flight: _Flight) -> Finished:
+    async def _send(self, flight: Flight) -> Finished:
         if flight.stopped_as:
             raise asyncio.CancelledError
         if flight.run.due_us > self._clock.now_us():
@@ -233,26 +193,26 @@ class Dispatcher:
         await self._intake.after_send(flight.run, flight.message)
         return end
 
-    def _goes_again(self, flight: _Flight) -> bool:
+    def _goes_again(self, flight: Flight) -> bool:
         """Whether a run that a shutdown stopped had not begun, as far as it must be known."""
         if (flight.stopped_as or ("cancelled", "shutdown")) != ("cancelled", "shutdown"):
             return False
         return not flight.sent or (self._resend and not self.reports_completion)
 
-    def _put_back(self, flight: _Flight) -> None:
+    def _put_back(self, flight: Flight) -> None:
         """Whoever serves the ledger next starts it."""
         self._leave(flight)
         self._report.refused.append((flight.run.run_id, self._clock.now_us()))
         self._on_end()
 
-    def _end_stopped(self, flight: _Flight) -> Finished:
+    def _end_stopped(self, flight: Flight) -> Finished:
         # Only we cancel a flight, and `_stop` has said why.
         status, reason = flight.stopped_as or ("cancelled", "shutdown")
         if not self.reports_completion and reason == "shutdown":
             status = "abandoned"  # nobody knows whether the queue has it
         return self._end(flight, status, reason)
 
-    def _ended(self, flight: _Flight, outcome: RunOutcome | None) -> Finished:
+    def _ended(self, flight: Flight, outcome: RunOutcome | None) -> Finished:
         if outcome is not None and not isinstance(outcome, RunOutcome):
             text = f"the broker returned a {type(outcome).__name__}, and no RunOutcome"
             return self._end(flight, "failed", error=text)
@@ -267,7 +227,7 @@ class Dispatcher:
 
     def _end(
         self,
-        flight: _Flight,
+        flight: Flight,
         status: str,
         reason: str | None = None,
         error: str | None = None,
@@ -277,7 +237,7 @@ class Dispatcher:
             error = f"timed out after {flight.run.timeout_s} s"
         return Finished(flight.run.run_id, status, self._clock.now_us(), code, error, reason)
 
-    def _refuse(self, flight: _Flight, error: SendTaskError) -> None:
+    def _refuse(self, flight: Flight, error: SendTaskError) -> None:
         """The broker did not take it: no attempt was made, and it is offered again."""
         run_id = flight.run.run_id
         count = self._refusals.get(run_id, 0)
@@ -288,12 +248,12 @@ class Dispatcher:
         self._report.refused.append((run_id, self._clock.now_us() + delay_s * SECOND_US))
         self._on_end()
 
-    def _leave(self, flight: _Flight) -> None:
+    def _leave(self, flight: Flight) -> None:
         if flight.timer is not None:
             flight.timer.cancel()
         del self._flights[flight.run.run_id]
 
-    def _land(self, flight: _Flight, end: Finished) -> None:
+    def _land(self, flight: Flight, end: Finished) -> None:
         if end.run_id not in self._flights:
             return  # given up before
         self._leave(flight)
@@ -313,34 +273,34 @@ class Dispatcher:
             )
         self._on_end()
 
-    async def _expire(self, flight: _Flight, seconds: int) -> None:
+    async def _expire(self, flight: Flight, seconds: int) -> None:
         await self._clock.sleep(seconds)
         self._stop(flight, "timed_out", None)
 
-    def _stop(self, flight: _Flight, status: str, reason: str | None) -> None:
+    def _stop(self, flight: Flight, status: str, reason: str | None) -> None:
         if flight.stopped_as is None:
             flight.stopped_as = (status, reason)
             self._cancel(flight)
 
     @staticmethod
-    def _cancel(flight: _Flight) -> None:
+    def _cancel(flight: Flight) -> None:
         if flight.task is not None and flight.begun:
             flight.task.cancel()
 
-    def _has_news(self, flight: _Flight) -> bool:
+    def _has_news(self, flight: Flight) -> bool:
         buffer = flight.message.output
         printed = buffer is not None and buffer.total_bytes > flight.saved_bytes
         return printed or (
             not flight.saved_process and self._broker.process_of(flight.message) is not None
         )
 
-    def _collect(self, flight: _Flight, report: Report) -> None:
+    def _collect(self, flight: Flight, report: Report) -> None:
         self._collect_output(flight, report)
         if not flight.saved_process and (process := self._broker.process_of(flight.message)):
             flight.saved_process = True
             report.processes.append((flight.run.run_id, *process))
 
-    def _collect_output(self, flight: _Flight, report: Report) -> None:
+    def _collect_output(self, flight: Flight, report: Report) -> None:
         buffer = flight.message.output
         if buffer is not None and buffer.total_bytes > flight.saved_bytes:
             flight.saved_bytes = buffer.total_bytes

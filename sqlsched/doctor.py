@@ -17,7 +17,8 @@ from sqlsched.field_checks import check_task_path
 from sqlsched.instants import MINUTE_US, SECOND_US, from_us
 from sqlsched.scheduled_task import EXEC_TASK, SHELL_TASK
 from sqlsched.storage import connection, files, health, highest_time, owners
-from sqlsched.storage.connection import Database, storage_errors, transaction
+from sqlsched.storage.connection import Database, transaction
+from sqlsched.storage.errors import storage_errors
 from sqlsched.storage.file_systems import file_system, shared_warning
 from sqlsched.storage.health import Wanted
 from sqlsched.storage.migrations import VERSION

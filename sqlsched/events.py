@@ -1,9 +1,10 @@
-"""What the log says of a turn: one line for each event that is not a run."""
+"""What the log, and who supervises, are told: one line for each event that is not a run."""
 
 import logging
 
-from sqlsched.instants import format_us
+from sqlsched.instants import format_us, from_us
 from sqlsched.observer import Observer
+from sqlsched.storage.claims import FOREVER_US
 from sqlsched.storage.turn import Turn
 
 log = logging.getLogger("sqlsched")
@@ -27,3 +28,11 @@ def tell(turn: Turn, observer: Observer) -> None:
         log.error("schedule %s is paused: %d failures in a row", schedule_id, count)
     for schedule_id, problem in turn.bad:
         log.error("schedule %s is put aside, as its row is damaged: %s", schedule_id, problem)
+
+
+def describe(going: int, next_us: int, *, in_trouble: bool) -> str:
+    """What a scheduler is at, for whoever supervises it."""
+    if in_trouble:
+        return "the database cannot be written to"
+    coming = "no firing to come" if next_us == FOREVER_US else f"next {from_us(next_us)}"
+    return f"{going} running, {coming}"

@@ -9,12 +9,13 @@ import logging
 from dataclasses import replace
 from math import inf
 
-from sqlsched.backlog import BATCH, Backlog
+from sqlsched.backlog import Backlog
 from sqlsched.clock import Clock
-from sqlsched.dispatcher import Dispatcher, Report
-from sqlsched.events import tell
+from sqlsched.dispatcher import Dispatcher
+from sqlsched.events import describe, tell
 from sqlsched.exceptions import StorageError
 from sqlsched.feeds import Circumstances
+from sqlsched.flights import Report
 from sqlsched.instants import MINUTE_US, SECOND_US, from_us
 from sqlsched.intake import Intake
 from sqlsched.notifier import Notifier
@@ -25,19 +26,15 @@ from sqlsched.settings import Settings
 from sqlsched.steps import Steps
 from sqlsched.storage import claims, recovery, set_back
 from sqlsched.storage.claims import FOREVER_US
-from sqlsched.storage.connection import DamagedDatabaseError
+from sqlsched.storage.errors import DamagedDatabaseError
 from sqlsched.storage.ledger import Ledger
 from sqlsched.storage.turn import Armed, Request, Turn
 from sqlsched.supervisor import Supervisor
 from sqlsched.takeover import Peers
+from sqlsched.trouble import Trouble
 
 log = logging.getLogger("sqlsched")
 
-AHEAD_FACTOR = 16
-"""How many firings are claimed and not started, as a multiple of the concurrency."""
-ALONE_AHEAD = 16_384
-"""The same for a process that nobody could help."""
-MAX_BACKOFF_S = 30
 GIVE_UP_SECONDS = 10.0
 
 
@@ -69,8 +66,7 @@ class Loop:
         self._observer = observer
         self._supervisor = supervisor
         observer.begin(lambda: dispatcher.going, lambda: len(self._backlog))
-        self._stopping = False
-        self._hurried = False
+        self._stopping = self._hurried = False
         self._backlog = Backlog()
         self._next_us = FOREVER_US
         """When the ledger has something due for us, as far as we know."""
@@ -82,8 +78,7 @@ class Loop:
         self._started_us = clock.now_us()
         self._serving_since_us = min(self._started_us, settings.not_before_us or FOREVER_US)
         self._steps = steps
-        self._failures = 0
-        self._retry_us = 0
+        self._trouble = Trouble()
         self._retention = Retention(ledger, settings)
 
     def stop(self) -> None:
@@ -131,13 +126,13 @@ class Loop:
                 stop_at, give_up_at = inf, elapsed + GIVE_UP_SECONDS
             if elapsed >= give_up_at:
                 self._dispatcher.give_up()
-                if self._failures or not self._dispatcher.ended:
+                if self._trouble or not self._dispatcher.ended:
                     return
             if self._is_time(now_us):
                 await self._take_turn(now_us)
                 continue
             left_us = round(min(stop_at - elapsed, give_up_at - elapsed, 1e9) * SECOND_US)
-            retry_us = self._retry_us if self._failures else FOREVER_US
+            retry_us = self._trouble.retry_us if self._trouble else FOREVER_US
             await self._clock.wait(min(now_us + left_us, retry_us), self._wakeup, self._poll)
 
     # -- one turn -------------------------------------------------------------------------------
@@ -159,7 +154,7 @@ class Loop:
             self._stale = True
             self._dispatcher.give_back(report)
             self._backlog.arm(Armed(run_id, now_us) for run_id in request.due)
-            self._back_off(now_us, error)
+            self._trouble.note(now_us, error)
         else:
             self._apply(turn)
             if request.finished:
@@ -205,9 +200,9 @@ class Loop:
         self._wakeup.set()
 
     def _apply(self, turn: Turn) -> None:
-        if self._failures:
+        if self._trouble:
             log.info("%s: writing again", self._ledger.path)
-        self._failures = 0
+        self._trouble = Trouble()
         if turn.others is not None:
             self._peers.observe(turn.others)
         self._next_us = FOREVER_US if turn.next_us is None else turn.next_us
@@ -224,14 +219,6 @@ class Loop:
         for run_id, reason in turn.cancels:
             self._dispatcher.stop(run_id, reason)
 
-    def _back_off(self, now_us: int, error: StorageError) -> None:
-        """The write is tried again, whatever it takes; the sends it records are not."""
-        delay_s = min(2**self._failures, MAX_BACKOFF_S)
-        if self._failures == 0 or delay_s == MAX_BACKOFF_S:
-            log.error("%s; trying again, next in %d s", error, delay_s)
-        self._failures += 1
-        self._retry_us = now_us + delay_s * SECOND_US
-
     def _is_pressed(self) -> bool:
         """Whether something else is to be done in a moment."""
         next_us = min(self._next_us, self._start_us())
@@ -241,16 +228,16 @@ class Loop:
 
     def _is_time(self, now_us: int) -> bool:
         """Whether there is anything to do: a turn costs a commit."""
-        if self._failures:
-            return now_us >= self._retry_us
+        if self._trouble:
+            return now_us >= self._trouble.retry_us
         if self._stale or self._dispatcher.ended or self._dispatcher.dirty():
             return True
         return not self._stopping and min(self._claim_us(now_us), self._start_us()) <= now_us
 
     def _wake_us(self, now_us: int) -> int:
         """When it will be time, if nothing happens until then."""
-        if self._failures:
-            return self._retry_us
+        if self._trouble:
+            return self._trouble.retry_us
         if self._stale:
             return now_us
         until_us = self._settings.until_us
@@ -268,13 +255,8 @@ class Loop:
         return self._next_us if self._dispatcher.room else FOREVER_US
 
     def _room_ahead(self) -> int:
-        if self._settings.once:
-            return 0
-        limit = AHEAD_FACTOR * self._dispatcher.concurrency
-        if self._peers.alone:
-            limit = max(limit, ALONE_AHEAD)
-        batch = min(BATCH, limit // 2)  # whole ones only: each has its price
-        return batch if limit - len(self._backlog) >= batch else 0
+        room = self._backlog.room_ahead(self._dispatcher.concurrency, self._peers.alone)
+        return 0 if self._settings.once else room
 
     def _room_ahead_or_now(self) -> int:
         return 0 if self._stopping else max(self._room_ahead(), self._dispatcher.room)
@@ -283,9 +265,8 @@ class Loop:
         return self._started_us + 1 if self._settings.once else self._settings.until_us
 
     def _take_due(self, now_us: int) -> list[int]:
-        if self._stopping:
-            return []
-        return self._backlog.take(now_us + self._clock.lead_us, max(0, self._dispatcher.room))
+        soon_us, room = now_us + self._clock.lead_us, max(0, self._dispatcher.room)
+        return [] if self._stopping else self._backlog.take(soon_us, room)
 
     def _poll(self) -> bool:
         """Whether something happened that no timer tells of. Microseconds to ask."""
@@ -300,33 +281,27 @@ class Loop:
             if self._ledger.changed():
                 self._stale = True
                 self._intake.ledger_changed()
-            if self._peers.somebody_died():
-                self._stale = True
+            self._stale = self._stale or self._peers.somebody_died()
         except StorageError as error:
-            self._back_off(now_us, error)
+            self._trouble.note(now_us, error)
         if now_us - self._seen_us >= MINUTE_US:
             self._stale = True
 
     def _describe(self) -> str:
-        if self._failures:
-            return "the database cannot be written to"
         next_us = min(self._next_us, self._backlog.start_us(1))
-        coming = "no firing to come" if next_us == FOREVER_US else f"next {from_us(next_us)}"
-        return f"{self._dispatcher.going} running, {coming}"
+        return describe(self._dispatcher.going, next_us, in_trouble=bool(self._trouble))
 
     # -- reasons to end -------------------------------------------------------------------------
 
     def _is_over(self, now_us: int) -> bool:
-        until_us = self._settings.until_us
-        if until_us is None or now_us < until_us:
-            return False
-        # What came due before it still runs, however long it has to wait for room.
-        return not self._backlog and self._next_us == FOREVER_US
+        # What came due before the time still runs, however long it has to wait for room.
+        is_time = now_us >= (self._settings.until_us or FOREVER_US)
+        return is_time and not self._backlog and self._next_us == FOREVER_US
 
     async def _is_idle(self) -> bool:
         if not (self._settings.once or self._settings.until_idle):
             return False
-        if self._dispatcher.going or self._dispatcher.ended or self._failures:
+        if self._dispatcher.going or self._dispatcher.ended or self._trouble:
             return False
         if self._backlog or not self._notifier.idle:
             return False
@@ -338,7 +313,7 @@ class Loop:
         try:
             return await self._ledger.run(recovery.idle, self._intake.names)
         except StorageError as error:
-            self._back_off(self._clock.now_us(), error)
+            self._trouble.note(self._clock.now_us(), error)
             return False
 
     # -- the clock ------------------------------------------------------------------------------
@@ -350,7 +325,7 @@ class Loop:
             now_us = self._clock.now_us()  # not before: it could still be the time before the step
             step_s = step_us / SECOND_US
             log.warning("the clock was set by %+.1f s: it is %s now", step_s, from_us(now_us))
-            self._stale, self._retry_us = True, 0
+            self._stale, self._trouble.retry_us = True, 0
             if step_us > 0:
                 self._serving_since_us = now_us
                 self._retention.doubt(now_us)
@@ -370,6 +345,6 @@ class Loop:
         except DamagedDatabaseError:
             raise
         except StorageError as error:
-            self._back_off(now_us, error)
+            self._trouble.note(now_us, error)
             return False
         return True

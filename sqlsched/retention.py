@@ -7,7 +7,7 @@ from sqlsched.exceptions import StorageError
 from sqlsched.instants import MINUTE_US, SECOND_US
 from sqlsched.settings import Settings
 from sqlsched.storage import pruning
-from sqlsched.storage.connection import DamagedDatabaseError
+from sqlsched.storage.errors import DamagedDatabaseError
 from sqlsched.storage.ledger import Ledger
 
 log = logging.getLogger("sqlsched")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sqlsched import processes
 from sqlsched.exceptions import StorageError
 from sqlsched.storage import owners, peers, recovery
-from sqlsched.storage.connection import DamagedDatabaseError
+from sqlsched.storage.errors import DamagedDatabaseError
 from sqlsched.storage.ledger import Ledger
 from sqlsched.storage.turn import Owner
 

@@ -12,7 +12,8 @@ from subprocess import CompletedProcess
 import pytest
 
 from sqlsched.storage import peers
-from sqlsched.storage.connection import DamagedDatabaseError, blaming, open_for_writing
+from sqlsched.storage.connection import open_for_writing
+from sqlsched.storage.errors import DamagedDatabaseError, blaming
 
 Sqlsched = Callable[..., CompletedProcess[str]]
 

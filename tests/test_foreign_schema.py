@@ -11,11 +11,8 @@ import pytest
 
 from sqlsched import ScheduledTask
 from sqlsched.storage import additions
-from sqlsched.storage.connection import (
-    DamagedDatabaseError,
-    open_for_reading,
-    open_for_writing,
-)
+from sqlsched.storage.connection import open_for_reading, open_for_writing
+from sqlsched.storage.errors import DamagedDatabaseError
 from tests.servers import Program, wait_for
 
 Sqlsched = Callable[..., CompletedProcess[str]]

@@ -21,7 +21,7 @@ LAYERS = {
     "ports": "abc clock run_context importing processes hook_task observer trial supervisor",
     "storage": "storage",
     "engine": "scheduler loop backlog dispatcher takeover feeds intake events settings steps "
-    "hooks notifier simulation difference doctor retention",
+    "flights trouble hooks notifier simulation difference doctor retention",
     "user-held": "task kicker created_schedule testing",
     "adapters": "sources brokers integrations exactly_once metrics sd_notify",
     "outermost": "cli __main__ examples sqlsched",

@@ -56,9 +56,7 @@ GROUPS = {
             "transfer", "export", "Print the schedules as JSON lines, which `import` takes."
         ),
         "sync": Entry("sync", "sync", "Make the schedules what a TOML file says."),
-        "plan": Entry(
-            "plan", "plan", "Say what `sync` would do to the firings."
-        ),
+        "plan": Entry("plan", "plan", "Say what `sync` would do to the firings."),
     },
     "Operate": {
         "hooks": Entry("hooks", "hooks", "Show or set who is told how runs end."),

@@ -40,7 +40,8 @@ class Invocation:
     def reading(self) -> Iterator["Database"]:
         """The database, to look at."""
         from sqlsched.exceptions import StorageError
-        from sqlsched.storage.connection import blaming, open_for_reading
+        from sqlsched.storage.connection import open_for_reading
+        from sqlsched.storage.errors import blaming
 
         with closing(open_for_reading(self.path)) as database, blaming(database):
             try:
@@ -54,7 +55,8 @@ class Invocation:
     @contextmanager
     def writing(self, *, create: bool = False) -> Iterator["Database"]:
         """The database, to change."""
-        from sqlsched.storage.connection import blaming, open_for_writing
+        from sqlsched.storage.connection import open_for_writing
+        from sqlsched.storage.errors import blaming
 
         with closing(open_for_writing(self.path, create=create)) as database:
             _warn_if_shared(self.path)

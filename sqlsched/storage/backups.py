@@ -12,9 +12,11 @@ from pathlib import Path
 from sqlsched.exceptions import StorageError
 from sqlsched.instants import from_us
 from sqlsched.storage import connection, files, restored
-from sqlsched.storage.connection import Database, storage_errors, transaction
+from sqlsched.storage.connection import Database, transaction
+from sqlsched.storage.errors import DamagedDatabaseError, storage_errors
 from sqlsched.storage.health import count
 from sqlsched.storage.restored import LostTime
+from sqlsched.storage.whose import is_ours
 
 Progress = Callable[[int, int], None]
 """Told, again and again, how many pages are copied, and how many there are."""
@@ -96,7 +98,7 @@ def _check_target(path: Path, file: Path) -> None:
     if not target.parent.is_dir():
         raise StorageError(f"{file}: its directory {file.parent} does not exist; make it first")
     if files.check_file(file):
-        if not connection.is_ours(file):
+        if not is_ours(file):
             raise StorageError(
                 f"{file} is there, and no sqlsched database; give the backup a file of its own"
             )
@@ -112,7 +114,7 @@ def _check_replaceable(path: Path, file: Path) -> None:
     if not path.resolve().parent.is_dir():
         raise StorageError(f"{path}: its directory {path.parent} does not exist; make it first")
     _finish_interrupted(path.resolve())
-    if files.check_file(path) and connection.is_ours(path) is False:
+    if files.check_file(path) and is_ours(path) is False:
         raise StorageError(
             f"{path} is a database of another application; name a sqlsched database, or a new one"
         )
@@ -172,7 +174,7 @@ def _check_sound(copy: sqlite3.Connection, origin: Path) -> None:
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # it quotes what it finds
         found = str(error)
     if found != "ok":
-        raise connection.DamagedDatabaseError(
+        raise DamagedDatabaseError(
             f"{origin} is damaged: {' '.join(found.split())}; nothing was replaced"
         )
 

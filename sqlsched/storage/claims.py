@@ -24,9 +24,9 @@ from sqlsched.planner import (
     without_firings,
 )
 from sqlsched.storage import peers
-from sqlsched.storage.changes import record
-from sqlsched.storage.connection import Database, damaged, transaction
+from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.ends import finish
+from sqlsched.storage.errors import damaged
 from sqlsched.storage.held import FREE, NEXT_IN_LINE, NOT_PAUSED, SERVED, release_held
 from sqlsched.storage.hooks import hooked
 from sqlsched.storage.schedules import DAMAGED
@@ -34,6 +34,7 @@ from sqlsched.storage.soundness import has_due
 from sqlsched.storage.starts import SENT_AGAIN, is_going, start
 from sqlsched.storage.telling import any_untold
 from sqlsched.storage.turn import BACKFILL_KEY, Armed, Request, Turn, Unrun
+from sqlsched.storage.unrun import record
 from sqlsched.timezones import checked_cron_offset
 from sqlsched.trigger import Trigger
 

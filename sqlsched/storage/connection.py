@@ -3,16 +3,18 @@
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlsched.exceptions import SqlschedError, StorageError
+from sqlsched.exceptions import StorageError
 from sqlsched.storage import files
-from sqlsched.storage.migrations import APPLICATION_ID, VERSION, migrate
+from sqlsched.storage.errors import DamagedDatabaseError, explain, storage_errors
+from sqlsched.storage.migrations import VERSION, migrate
 from sqlsched.storage.seal import BEREFT, SWAPPED, Seal
-from sqlsched.storage.soundness import damage, read_schema
+from sqlsched.storage.soundness import read_schema
+from sqlsched.storage.whose import check_application, identify, whose
 
 WAIT_S = 5.0
 """How long to wait for other writers, seconds."""
@@ -24,10 +26,6 @@ _SETTINGS = (
 )
 _DURABLE = ("synchronous = FULL", "fullfsync = ON")
 _FLEETING = ("synchronous = OFF",)
-
-
-class DamagedDatabaseError(StorageError):
-    """The file is not, or no longer, the database that it should be: waiting will not help."""
 
 
 class Database(sqlite3.Connection):
@@ -90,7 +88,7 @@ def open_as_it_is(path: Path, *, unused: bool = False) -> Database:
     if not _is_there(path):
         raise _missing(path)
     with storage_errors(path):
-        _identify(path)
+        identify(path)
         database = _connect(path, "ro&immutable=1" if unused else "ro")
         try:
             database.execute("PRAGMA query_only = ON")
@@ -118,7 +116,7 @@ def open_for_writing(path: Path, *, create: bool = False, durable: bool = True) 
         if path.exists() and files.read_only(path):
             raise StorageError(f"{path} is read-only; make it writable for its owner")
         if there:
-            _identify(path)
+            identify(path)
         else:
             _check_directory(path)
             files.create_private(path)
@@ -131,7 +129,7 @@ def _open_writable(path: Path, settings: Sequence[str]) -> Database:
         database.gate.open()
         database.guarded = True
         # It may have been filled since it was looked at.
-        _check_application(path, *_whose(database))
+        check_application(path, *whose(database))
         if _checked_version(database) < VERSION:
             _bring_up_to_date(database)
         _use_wal(database)
@@ -224,80 +222,6 @@ def _check_log(database: Database) -> None:
     raise DamagedDatabaseError(f"{database.path} {problem}")
 
 
-@contextmanager
-def sqlite_errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite says into one line that names the path.
-
-    What may pass, as a full disk, is a StorageError; all else a DamagedDatabaseError.
-    """
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise _explain(path, error) from error
-
-
-SUSPECT = (TypeError, ValueError, ArithmeticError, AttributeError)
-"""What a value of a wrong kind leads to, be it the file's fault or ours."""
-
-
-@contextmanager
-def blaming(database: Database) -> Iterator[None]:
-    """As `sqlite_errors`; and of what fails for another reason, whether the file is to blame.
-
-    SQLite itself never says that a damaged page has text where a number should be.
-    """
-    with sqlite_errors(database.path):
-        try:
-            yield
-        except SqlschedError:
-            raise
-        except SUSPECT as error:
-            if problem := damage(database, error):
-                raise damaged(database.path, problem) from error
-            raise
-
-
-@contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite and the system say into one line that names the path."""
-    try:
-        with sqlite_errors(path):
-            yield
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}") from error
-
-
-def damaged(path: Path, what: str) -> DamagedDatabaseError:
-    """The error that says so."""
-    return DamagedDatabaseError(f"{path} is damaged: {what}; restore a backup, or name another")
-
-
-def _explain(path: Path, error: sqlite3.Error) -> StorageError:
-    text = str(error)
-    name = getattr(error, "sqlite_errorname", "")
-    if name.startswith("SQLITE_NOTADB"):
-        return DamagedDatabaseError(f"{path} is not a SQLite database; name a sqlsched database")
-    for start, meaning in _MEANINGS.items():
-        if name.startswith(start):
-            return StorageError(f"{path} {meaning}")
-    if text.startswith("Could not decode"):  # and goes on with what it could not
-        return damaged(path, "a text in it is not UTF-8")
-    return damaged(path, text) if name else StorageError(f"{path}: {text}")
-
-
-_MEANINGS = {
-    "SQLITE_LOCKED": "is in use by another part of this program; try again",
-    "SQLITE_PROTOCOL": "has been busy for too long; try again",
-    "SQLITE_BUSY": f"is locked by another program for more than {WAIT_S:.0f} s; try again",
-    "SQLITE_READONLY": "is read-only, or its directory is; make both writable",
-    "SQLITE_FULL": "cannot grow: no space is left on its disk; free some",
-    "SQLITE_CANTOPEN": "or a file beside it cannot be opened or made; check its directory, its "
-    "permissions and the room on its disk",
-    "SQLITE_IOERR": "cannot be read or written: the disk reports an error, is full or has become "
-    "read-only",
-}
-
-
 def _missing(path: Path) -> StorageError:
     return StorageError(
         f"there is no database at {path}; `sqlsched add` makes one, --db names another"
@@ -329,58 +253,6 @@ def _connect(path: Path, mode: str) -> Database:
     database.seal = Seal(path, database.gate)
     database.execute("PRAGMA trusted_schema = OFF")
     return database
-
-
-def _identify(path: Path) -> None:
-    """Refuse a file that is not ours, without changing a byte of it or making files beside it.
-
-    `immutable` keeps SQLite from taking locks and from touching a WAL. Reading the header with
-    open() instead would, on close, drop the locks that other connections of this process hold.
-    """
-    try:
-        application, has_tables = _probe(path, "immutable=1")
-    except sqlite3.DatabaseError:
-        # Perhaps amidst a checkpoint, or its process died in one: the first page is new, and not
-        # all that it speaks of is in the file yet. With its WAL, or now that it has none, it is.
-        application, has_tables = _probe(path, "mode=ro" if _has_wal(path) else "immutable=1")
-    if not application and not has_tables and _has_wal(path):
-        application, has_tables = _probe(path, "mode=ro")  # never ours: ours has tables from birth
-    _check_application(path, application, has_tables)
-
-
-def _check_application(path: Path, application: int, has_tables: bool) -> None:
-    """Refuse a database of another application; not one without tables, about to be filled."""
-    if application != APPLICATION_ID and (application or has_tables):
-        raise DamagedDatabaseError(
-            f"{path} is a database of another application; name a sqlsched database"
-        )
-
-
-def _probe(path: Path, parameter: str) -> tuple[int, bool]:
-    """`_whose`, of a file that is not to be touched."""
-    with closing(
-        sqlite3.connect(f"file:{quote(str(path.resolve()))}?{parameter}", uri=True)
-    ) as probe:
-        return _whose(probe)
-
-
-def _whose(connection: sqlite3.Connection) -> tuple[int, bool]:
-    """The application that a database belongs to, and whether it has tables."""
-    application: int = connection.execute("PRAGMA application_id").fetchone()[0]
-    return application, connection.execute("PRAGMA schema_version").fetchone()[0] > 0
-
-
-def is_ours(path: Path) -> bool | None:
-    """Whether a file is a sqlsched database; None if it is none at all, or is damaged."""
-    try:
-        return _probe(path, "immutable=1")[0] == APPLICATION_ID
-    except sqlite3.DatabaseError:
-        return None
-
-
-def _has_wal(path: Path) -> bool:
-    wal = Path(f"{path.resolve()}-wal")
-    return wal.exists() and wal.stat().st_size > 0
 
 
 def format_version(database: Database) -> int:
@@ -418,7 +290,7 @@ def data_version(database: Database) -> Any:
     try:
         return database.execute("PRAGMA data_version").fetchone()[0]
     except sqlite3.Error as error:
-        raise _explain(database.path, error) from error
+        raise explain(database.path, error) from error
 
 
 def default_path() -> Path:

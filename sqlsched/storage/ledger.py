@@ -7,13 +7,8 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import aiosqlite
 
-from sqlsched.storage.connection import (
-    SUSPECT,
-    Database,
-    blaming,
-    data_version,
-    open_for_writing,
-)
+from sqlsched.storage.connection import Database, data_version, open_for_writing
+from sqlsched.storage.errors import SUSPECT, blaming
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from typing import Any
 from sqlsched.instants import MINUTE_US
 from sqlsched.planner import Claim, Firing, Identity, Stretch, resume
 from sqlsched.scheduled_task import ScheduledTask
-from sqlsched.storage import audit, changes
+from sqlsched.storage import audit, changes, unrun
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.hooks import hooked
 from sqlsched.storage.runs import pruned_us
@@ -154,7 +154,7 @@ def _change(database: Database, schedule: ScheduledTask, row: _Row, now_us: int,
         trigger = schedule.trigger(_ANCHOR_US)
         stretches, next_us = resume(trigger, next_us, paused_us, now_us)
         for stretch in stretches:
-            changes.record(
+            unrun.record(
                 *(database, schedule.schedule_id, schedule.task_name, stretch, trigger, now_us)
             )
         paused_us = None
@@ -198,13 +198,13 @@ def adopt(
             _keep(database, source, claim, now_us)
             task_name, trigger = claim.schedule.task_name, claim.schedule.trigger(claim.anchor_us)
             for stretch in claim.stretches:
-                changes.record(database, schedule_id, task_name, stretch, trigger, now_us)
+                unrun.record(database, schedule_id, task_name, stretch, trigger, now_us)
             for firing in claim.firings:
                 if schedule_id in merged_out:
                     skipped = Stretch(
                         firing.scheduled_us, firing.scheduled_us, 1, "skipped", "merged"
                     )
-                    changes.record(database, schedule_id, task_name, skipped, trigger, now_us)
+                    unrun.record(database, schedule_id, task_name, skipped, trigger, now_us)
                 else:
                     _wait(database, claim.schedule, firing)
     return refused

@@ -9,7 +9,8 @@ from sqlsched.evidence import Service
 from sqlsched.instants import SECOND_US
 from sqlsched.storage import files, telling
 from sqlsched.storage.claims import abandon, release
-from sqlsched.storage.connection import Database, storage_errors, transaction
+from sqlsched.storage.connection import Database, transaction
+from sqlsched.storage.errors import storage_errors
 from sqlsched.storage.peers import others
 from sqlsched.storage.starts import is_going
 from sqlsched.storage.turn import Owner

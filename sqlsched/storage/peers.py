@@ -1,6 +1,7 @@
 """The schedulers that serve a database side by side, as each of them sees the others."""
 
-from sqlsched.storage.connection import DamagedDatabaseError, Database
+from sqlsched.storage.connection import Database
+from sqlsched.storage.errors import DamagedDatabaseError
 from sqlsched.storage.turn import Owner
 
 

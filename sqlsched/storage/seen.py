@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from sqlsched.exceptions import StorageError
 from sqlsched.storage import files
-from sqlsched.storage.connection import storage_errors
+from sqlsched.storage.errors import storage_errors
 
 APPLICATION_ID = 0x73716F31
 """`sqo1`, in the file's header: other files are refused."""

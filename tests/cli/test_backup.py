@@ -18,7 +18,7 @@ import pytest
 
 from sqlsched import ScheduledTask
 from sqlsched.exceptions import StorageError
-from sqlsched.storage import additions, backups, connection, files, migrations, runs
+from sqlsched.storage import additions, backups, connection, errors, files, migrations, runs
 from sqlsched.storage.connection import open_for_reading, open_for_writing
 from tests.servers import Program, wait_for
 from tests.storage.bench import NOON_US
@@ -293,7 +293,7 @@ def test_who_still_reads_the_old_database_does_no_harm_to_the_new_one(
     with closing(open_for_writing(db)) as new:
         task = ScheduledTask(task_name="m:f", interval=60, schedule_id="y")
         additions.add(new, task, NOON_US)
-        with pytest.raises(connection.DamagedDatabaseError, match="replaced by another file"):
+        with pytest.raises(errors.DamagedDatabaseError, match="replaced by another file"):
             additions.add(writer, task, NOON_US)
         assert reader.execute("SELECT count(*) FROM schedules").fetchone() == (2,)
         for old in (writer, reader):

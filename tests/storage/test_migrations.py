@@ -9,11 +9,8 @@ import pytest
 
 from sqlsched.clock import now_us
 from sqlsched.storage import migrations, runs
-from sqlsched.storage.connection import (
-    DamagedDatabaseError,
-    open_for_reading,
-    open_for_writing,
-)
+from sqlsched.storage.connection import open_for_reading, open_for_writing
+from sqlsched.storage.errors import DamagedDatabaseError
 from sqlsched.storage.migrations import VERSION, migrate
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from sqlsched.instants import from_us
 from sqlsched.storage import changes, owners, recovery, runs
-from sqlsched.storage.connection import DamagedDatabaseError
+from sqlsched.storage.errors import DamagedDatabaseError
 from sqlsched.storage.recovery import Orphan
 from sqlsched.storage.turn import Started
 

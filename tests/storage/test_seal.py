@@ -11,13 +11,13 @@ import pytest
 
 from sqlsched.storage import owners
 from sqlsched.storage.connection import (
-    DamagedDatabaseError,
     Database,
     check_files,
     open_for_reading,
     open_for_writing,
     transaction,
 )
+from sqlsched.storage.errors import DamagedDatabaseError
 from sqlsched.storage.seal import Seal
 
 from .bench import NOON_US

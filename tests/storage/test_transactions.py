@@ -15,13 +15,13 @@ import pytest
 
 from sqlsched.exceptions import StorageError
 from sqlsched.storage.connection import (
-    DamagedDatabaseError,
     Database,
     data_version,
     open_for_reading,
     open_for_writing,
     transaction,
 )
+from sqlsched.storage.errors import DamagedDatabaseError
 from sqlsched.storage.migrations import migrate
 
 from .bench import Bench
