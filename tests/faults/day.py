@@ -1,17 +1,16 @@
 """The scripted day: what is done, what must come of it, and what a fault may change of that."""
 
-import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlsched.exceptions import StorageError
-from sqlsched.storage import owners
+from sqlsched.storage import recovery
 from sqlsched.storage.connection import open_for_writing
 from tests.faults.player import Called, Played, Script, Step
+from tests.faults.registry import Row
 
 BEGIN = 1_893_456_000
 """2030-01-01, in seconds since 1970: it is the same day each time."""
@@ -70,42 +69,20 @@ def _at(second: int) -> str:
     return f"2030-01-01T00:00:{second:02}"
 
 
-@dataclass
-class Tally:
-    """What a number of faults came to."""
-
-    cases: int = 0
-    noticed: int = 0
-    """Cases in which a command failed, or `run` said something."""
-    problems: list[str] = field(default_factory=list)
-    messages: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def lost(self) -> int:
-        return sum(": lost: " in problem for problem in self.problems)
-
-    @property
-    def doubled(self) -> int:
-        return sum(": doubled: " in problem for problem in self.problems)
-
-    def __iadd__(self, other: "Tally") -> "Tally":
-        self.cases += other.cases
-        self.noticed += other.noticed
-        self.problems += other.problems
-        self.messages += other.messages
-        return self
-
-    def __str__(self) -> str:
-        said = "".join(f"\n  {count:6} {text}" for text, count in self.messages.most_common())
-        return (
-            f"{self.cases} faults, {self.noticed} noticed: lost {self.lost}, doubled "
-            f"{self.doubled}, other problems {len(self.problems) - self.lost - self.doubled}{said}"
-        )
-
-
-def plain(line: str) -> str:
-    """A line of a log without what is another in each case."""
-    return re.sub(r"^\d\S+ |\S*/(?=day\.db)|[\da-f]{12}|\d+", "", line)
+def row(problems: Sequence[str], messages: Counter[str], count: int, expected: int) -> Row:
+    """What came of a number of faults, and in how many of them each message was seen."""
+    lost, doubled = (
+        [problem for problem in problems if f": {kind}: " in problem]
+        for kind in ("lost", "doubled")
+    )
+    return Row(
+        count=count,
+        expected=expected,
+        lost=len(lost),
+        doubled=len(doubled),
+        violations=tuple(problems),
+        figures=messages,
+    )
 
 
 # -- what must hold -------------------------------------------------------------------------------
@@ -179,17 +156,15 @@ def _account(script: Script) -> Iterator[str]:
     for run, status in ledger:
         if status not in ("succeeded", "failed") and run[0] != "slow":
             yield f"in the ledger: {run} {status}"
-    _enter_and_leave(script.database)
+    _clear_up(script.database)
     beside = {path.name.removeprefix("day.db") for path in script.place.iterdir()}
     yield from (f"left behind: {name}" for name in beside - {"", "-gate"})
 
 
-def _enter_and_leave(database: Path) -> None:
-    """As the next scheduler does, which clears up."""
+def _clear_up(database: Path) -> None:
+    """As the next scheduler does."""
     with closing(open_for_writing(database)) as opened:
-        entry, lock = owners.register(opened, "boot", (BEGIN + END) * 1_000_000)
-        owners.unregister(opened, entry.owner, (BEGIN + END) * 1_000_000)
-        lock.release()
+        recovery.take_over(opened, [], (BEGIN + END) * 1_000_000)
 
 
 def runs_in(marks: str) -> Iterator[tuple[str, Run]]:

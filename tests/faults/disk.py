@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
-
-import pytest
+from unittest import SkipTest
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,12 +36,12 @@ _HEADER = struct.Struct("=IIQQQ")
 
 @cache
 def library() -> Path:
-    """The compiled library; skips the test where it cannot be had."""
+    """The compiled library; SkipTest, by which pytest skips, where it cannot be had."""
     if sys.platform != "linux":
-        pytest.skip("what stands between SQLite and libc is written for Linux")
+        raise SkipTest("what stands between SQLite and libc is written for Linux")
     compiler = shutil.which("cc")
     if compiler is None:
-        pytest.skip("cc is not installed")
+        raise SkipTest("cc is not installed")
     made = Path(tempfile.mkdtemp(prefix="sqlsched-disk-")) / "disk.so"
     source = Path(__file__).with_name("disk.c")
     subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", made, source, "-ldl"], check=True)
@@ -95,7 +94,7 @@ class Disk:
 
 
 def require_disk(directory: Path) -> None:
-    """Skip the test if this Python's SQLite does not call libc by name (a static build)."""
+    """SkipTest if this Python's SQLite does not call libc by name, as in a static build."""
     disk = Disk(directory / "probe")
     database = directory / "probe.db"
     disk.set(database, counted=WRITE)
@@ -104,7 +103,7 @@ def require_disk(directory: Path) -> None:
         [sys.executable, "-c", script, str(database)], env=os.environ | disk.environment, check=True
     )
     if not disk.count:
-        pytest.skip("SQLite of this Python is linked so that nothing can stand in between")
+        raise SkipTest("SQLite of this Python is linked so that nothing can stand in between")
 
 
 class Record(NamedTuple):

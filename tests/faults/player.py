@@ -20,7 +20,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-from tests.faults.disk import FOREVER, ROOT, Disk
+from tests.faults.disk import FOREVER, ROOT, Disk, require_disk
 
 WORKERS = 2
 STEP_SECONDS = 60
@@ -127,6 +127,7 @@ class Players:
     """Processes that play scripts, two at a time; `with` stops them."""
 
     def __init__(self, directory: Path) -> None:
+        require_disk(directory)
         self._players = [_Player(directory / f"control-{n}") for n in range(WORKERS)]
         self._idle: SimpleQueue[_Player] = SimpleQueue()
         for player in self._players:

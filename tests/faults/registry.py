@@ -69,5 +69,13 @@ TABLE = {
     "stop": Fault("signals:stop", 500, "stops"),
     "term": Fault("signals:term", 400, "signals"),
     "races": Fault("races:races", 600, "s"),
+    "disk-full": Fault("trouble:full", 10_000, "faults"),
+    "disk-broken": Fault("trouble:broken", 10_000, "faults"),
+    "disk-read-only": Fault("trouble:read_only", 10_000, "faults"),
+    "disk-locked": Fault("trouble:locked", 10_000, "faults"),
+    "power": Fault("power:tasks", 10_000, "failures"),
+    "power-queue": Fault("power:queue", 10_000, "failures"),
+    "power-forgotten": Fault("power:forgotten", 1_000, "failures"),
+    "swap": Fault("swap:swapped", 140, "events"),
     "soak": Fault("soak:soak", 3_600, "s"),
 }

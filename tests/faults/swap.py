@@ -11,17 +11,21 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-import pytest
-
-from tests.faults.day import Tally, ledger_of, plain, unsound
-from tests.faults.harness import TASKS
+from tests.faults.day import ledger_of, row, unsound
+from tests.faults.registry import Row
 from tests.servers import ROOT, wait_for
 
 PAGE = 4096
+TASKS = """
+def note():
+    with open("ran.txt", "a") as file:
+        file.write("ran\\n")
+"""
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
@@ -148,15 +152,20 @@ EVENTS: list[Event] = [
     *(restored_by_sqlite, without_its_log, without_its_shared_memory),
     *(damaged, cut_short, emptied, scribbled_over),
 ]
-SOME: list[Event] = [
-    *(deleted, replaced, overwritten_with_a_backup, overwritten_with_a_copy),
-    *(without_its_log, damaged),
-]
+AT_ONCE = 7
 
 
-def swapped(directory: Path, events: Sequence[Event], seed: int = 1) -> Tally:
-    """Let each happen to a running `run` of its own, all within a second."""
-    rng, tally = random.Random(seed), Tally(len(events))
+def swapped(directory: Path, count: int, seed: int) -> Row:
+    """Let something happen to a running `run`, so many times; a number of them at once."""
+    rng, total = random.Random(seed), Row(count=0)
+    for number in range(0, count, AT_ONCE):
+        events = [EVENTS[n % len(EVENTS)] for n in range(number, min(count, number + AT_ONCE))]
+        total += happen(directory / str(number), events, rng)
+    return total
+
+
+def happen(directory: Path, events: Sequence[Event], rng: random.Random) -> Row:
+    """Let each happen to a `run` of its own, all within a second."""
     victims = [Victim(directory / f"{n}-{event.__name__}") for n, event in enumerate(events)]
     try:
         for victim in victims:
@@ -167,17 +176,16 @@ def swapped(directory: Path, events: Sequence[Event], seed: int = 1) -> Tally:
             time.sleep(rng.random() / len(events))
             event(victim)
             happened.append((event, victim, _bytes(victim.database), victim.ran))
-        for event, victim, after, ran in happened:
-            found = _problems(event, victim, after, ran)
-            tally.problems += [
-                f"{event.__name__} at {victim.place}: {problem}" for problem in found
-            ]
-            tally.messages.update(plain(line) for line in victim.said.read_text().splitlines())
+        problems = [
+            f"{event.__name__} at {victim.place}: {problem}"
+            for event, victim, after, ran in happened
+            for problem in _problems(event, victim, after, ran)
+        ]
     finally:
         for victim in victims:
             victim.process.kill()
             victim.process.wait()
-    return tally
+    return row(problems, Counter(), len(victims), sum(victim.ran for victim in victims))
 
 
 def _problems(event: Event, victim: Victim, after: bytes | None, ran: int) -> Iterator[str]:
@@ -208,16 +216,3 @@ def _problems(event: Event, victim: Victim, after: bytes | None, ran: int) -> It
 
 def _bytes(path: Path) -> bytes | None:
     return path.read_bytes() if path.exists() else None
-
-
-def test_what_happens_to_the_files_of_a_running_scheduler_is_noticed(tmp_path: Path) -> None:
-    tally = swapped(tmp_path, SOME)
-    assert not tally.problems, "\n".join(tally.problems)
-
-
-@pytest.mark.long
-def test_all_that_may_happen_to_the_files_of_a_running_scheduler(tmp_path: Path) -> None:
-    for seed in range(10):
-        tally = swapped(tmp_path / str(seed), EVENTS, seed)
-        print(f"\n{tally}")
-        assert not tally.problems, "\n".join(tally.problems)

@@ -15,14 +15,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from sqlsched.exceptions import StorageError
 from sqlsched.storage.connection import open_for_reading, open_for_writing
-from tests.faults.day import BEGIN, END, RUNS, Run, Tally, day, ledger_of, runs_in, unsound
+from tests.faults.day import BEGIN, END, RUNS, Run, day, ledger_of, row, runs_in, unsound
 from tests.faults.disk import MARK, SYNC, SYNC_DIRECTORY, Platter, Record, read_records
 from tests.faults.player import Played, Players, Script, Step
+from tests.faults.registry import Row
 
+SEEDS = 10
+"""Power failures between a sync and the next, each of which leaves something else."""
 ADDS = {step.arguments[2]: number for number, step in enumerate(day()) if step.command == "add"}
 COMMANDS = [step.command for step in day()]
 PAUSE, RM, RESUME = map(COMMANDS.index, ("pause", "rm", "resume"))
@@ -38,57 +39,46 @@ class Failure:
     seed: int | None
 
 
-def failures(records: Sequence[Record], seeds: int) -> Iterator[Failure]:
+def failures(records: Sequence[Record]) -> Iterator[Failure]:
     """One after each sync, with only what is certain; and some between it and the next."""
     syncs = [n for n, record in enumerate(records, 1) if record.kind in (SYNC, SYNC_DIRECTORY)]
     for sync, following in zip(syncs, [*syncs[1:], len(records)], strict=True):
         yield Failure(sync, None)
-        for seed in range(seeds):
+        for seed in range(SEEDS):
             yield Failure(random.Random(f"{sync} {seed}").randint(sync, following), seed)
 
 
-def power_loss(
-    players: Players, whole: Script, scheduler: str, seeds: int, count: int | None = None
-) -> Tally:
-    """Let the power fail at each sync of a day, and `seeds` times after it; or `count` times."""
-    ((_, played),) = players.play([whole])
-    assert not played.calls[-1].code, played
-    records = list(read_records(whole.records))
-    chosen = list(failures(records, seeds))
-    if count is not None:
-        chosen = random.Random(count).sample(chosen, count)
-    chosen.sort(key=lambda failure: failure.operations)
-    tally = Tally()
-    outages = [
-        Outage(whole.directory / str(number), scheduler, failure, platter, marks)
-        for number, (failure, platter, marks) in enumerate(_until(records, chosen))
-    ]
-    scripts = [outage.script for outage in outages]
-    for outage, (_, played) in zip(outages, players.play(scripts), strict=True):
-        tally.cases += 1
-        found = [*outage.lost, *outage.after(played)]
-        tally.problems += [f"{outage}: {problem}" for problem in found]
-        if not found:
-            shutil.rmtree(outage.script.directory)
-    return tally
+def tasks(directory: Path, count: int, seed: int) -> Row:
+    """Of a day whose tasks the scheduler runs itself."""
+    with Players(directory) as players:
+        return power_loss(players, directory, "local", count, seed)
 
 
-def power_failures(
-    players: Players, directory: Path, scheduler: str, count: int | None = None
-) -> Tally:
-    """The power fails at each sync of a day and ten times after it, or `count` times."""
+def queue(directory: Path, count: int, seed: int) -> Row:
+    """Of a day whose tasks are sent to a queue."""
+    with Players(directory) as players:
+        return power_loss(players, directory, "queue", count, seed)
+
+
+def forgotten(directory: Path, count: int, seed: int) -> Row:
+    """After a sync that failed, and with it was gone what it was to write; of `count` syncs."""
+    with Players(directory) as players:
+        return failed_syncs(players, directory, count, seed)
+
+
+def power_loss(players: Players, directory: Path, scheduler: str, count: int, seed: int) -> Row:
+    """Let the power fail at each sync of a day and `SEEDS` times after it; or `count` times."""
     whole = Script(directory / "whole", day(scheduler), record=True)
-    return power_loss(players, whole, scheduler, seeds=10, count=count)
+    return _after(players, whole, scheduler, count, seed)
 
 
-def failed_syncs(players: Players, directory: Path, count: int | None = None) -> Tally:
-    """A sync fails and what it was to write is gone, later the power fails, too: for each sync of
-    a day, or for `count` of them."""
+def failed_syncs(players: Players, directory: Path, count: int, seed: int) -> Row:
+    """The same, ten times after each sync of a day that fails, or `count` of them."""
     measured = Script(directory / "measured", day(), counted=SYNC)
     ((_, played),) = players.play([measured])
     numbers = range(1, played.count + 1)
-    tally = Tally()
-    for number in numbers if count is None else random.Random(count).sample(numbers, count):
+    total = Row(count=0)
+    for number in random.Random(seed).sample(numbers, min(count, len(numbers))):
         whole = Script(
             directory / f"sync{number}",
             day(),
@@ -99,8 +89,30 @@ def failed_syncs(players: Players, directory: Path, count: int | None = None) ->
             attempts=3,
             record=True,
         )
-        tally += power_loss(players, whole, "local", seeds=1, count=10)
-    return tally
+        total += _after(players, whole, "local", 10, seed)
+    return total
+
+
+def _after(players: Players, whole: Script, scheduler: str, count: int, seed: int) -> Row:
+    ((_, played),) = players.play([whole])
+    assert not played.calls[-1].code, played
+    records = list(read_records(whole.records))
+    chosen = list(failures(records))
+    if count < len(chosen):
+        chosen = random.Random(seed).sample(chosen, count)
+    chosen.sort(key=lambda failure: failure.operations)
+    outages = [
+        Outage(whole.directory / str(number), scheduler, failure, platter, marks)
+        for number, (failure, platter, marks) in enumerate(_until(records, chosen))
+    ]
+    problems: list[str] = []
+    went_on = players.play([outage.script for outage in outages])
+    for outage, (_, played) in zip(outages, went_on, strict=True):
+        found = [*outage.lost, *outage.after(played)]
+        problems += [f"{outage}: {problem}" for problem in found]
+        if not found:
+            shutil.rmtree(outage.script.directory)
+    return row(problems, Counter(), len(outages), len(outages) * len(RUNS))
 
 
 def _until(
@@ -143,8 +155,11 @@ class Outage:
     def _look(self, database: Path) -> Iterator[str]:
         """What was acknowledged, or had begun, and is not in what was left."""
         try:
-            if self._done:
-                open_for_reading(database).close()
+            open_for_reading(database).close()
+        except StorageError as error:
+            if self._done or "there is no database" not in str(error):
+                yield f"cannot be read: {error}"
+        try:
             open_for_writing(database, create=True).close()
         except StorageError as error:
             yield f"cannot be opened: {error}"
@@ -221,30 +236,3 @@ def _put(place: Path, files: dict[str, bytes]) -> None:
     for name, data in files.items():
         (place / name).write_bytes(data)
         (place / name).chmod(0o600)
-
-
-@pytest.mark.parametrize("scheduler", ["local", "queue"])
-def test_a_power_failure_takes_nothing_that_was_acknowledged(
-    scheduler: str, players: Players, tmp_path: Path
-) -> None:
-    tally = power_failures(players, tmp_path, scheduler, count=8)
-    assert not tally.problems, "\n".join(tally.problems)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("scheduler", ["local", "queue"])
-def test_a_power_failure_at_each_sync_of_a_day(
-    scheduler: str, players: Players, tmp_path: Path
-) -> None:
-    tally = power_failures(players, tmp_path, scheduler)
-    print(f"\n{scheduler}: {tally}")
-    assert not tally.problems, "\n".join(tally.problems)
-
-
-@pytest.mark.long
-def test_a_sync_that_failed_and_forgot_what_it_was_to_write(
-    players: Players, tmp_path: Path
-) -> None:
-    tally = failed_syncs(players, tmp_path)
-    print(f"\n{tally}")
-    assert not tally.problems, "\n".join(tally.problems)
