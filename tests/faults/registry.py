@@ -77,5 +77,10 @@ TABLE = {
     "power-queue": Fault("power:queue", 10_000, "failures"),
     "power-forgotten": Fault("power:forgotten", 1_000, "failures"),
     "swap": Fault("swap:swapped", 140, "events"),
+    "clock": Fault("tests_as_faults:clock", 10_000, "steps"),
+    "clock-zones": Fault("tests_as_faults:zones", 2, "changes"),
+    "children": Fault("tests_as_faults:children", 30, "rounds"),
+    "fuzz-words": Fault("tests_as_faults:words", 20_000, "calls"),
+    "fuzz-databases": Fault("tests_as_faults:databases", 20_000, "files"),
     "soak": Fault("soak:soak", 3_600, "s"),
 }
