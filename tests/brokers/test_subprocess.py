@@ -340,7 +340,7 @@ async def test_a_run_cancelled_while_it_starts_leaves_nothing(
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert children(warm_pid(broker)) == ""
+    await until(lambda: not children(warm_pid(broker)))  # what was adopted may be a zombie yet
 
 
 async def test_members_of_a_stopped_group_get_the_same_time(app_dir: Path) -> None:
