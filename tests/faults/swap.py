@@ -99,10 +99,6 @@ def overwritten_with_a_backup(victim: Victim) -> None:
     shutil.copyfile(victim.backup, victim.database)
 
 
-def overwritten_with_a_copy(victim: Victim) -> None:
-    shutil.copyfile(victim.raw, victim.database)
-
-
 def overwritten_with_a_vacuumed_copy(victim: Victim) -> None:
     shutil.copyfile(victim.vacuum, victim.database)
 
@@ -148,7 +144,7 @@ BEREFT: set[Event] = {without_its_log, without_its_shared_memory}
 """What takes nothing of the file: all that ran must be in it in the end."""
 EVENTS: list[Event] = [
     *(deleted, deleted_with_all_beside_it, deleted_with_its_directory, replaced),
-    *(overwritten_with_a_backup, overwritten_with_a_copy, overwritten_with_a_vacuumed_copy),
+    *(overwritten_with_a_backup, overwritten_with_a_vacuumed_copy),
     *(restored_by_sqlite, without_its_log, without_its_shared_memory),
     *(damaged, cut_short, emptied, scribbled_over),
 ]
