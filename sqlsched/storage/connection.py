@@ -22,6 +22,7 @@ WAIT_S = 5.0
 
 _SETTINGS = (
     "foreign_keys = ON",
+    "wal_autocheckpoint = 4000",  # pages: a burst writes the same ones again and again
     "cache_size = -16000",  # KiB: what a burst touches; it is taken only as it is used
 )
 _DURABLE = ("synchronous = FULL", "fullfsync = ON")

@@ -6,6 +6,7 @@ import random
 import sqlite3
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from tests.benchmarks.commands import cold_starts, milliseconds
 from tests.benchmarks.party import Figures, late, main, window_async
 
 CONFIGURATION = (
-    "`PRAGMA data_version` asked twice a second; one SQL transaction; an asyncio timer; "
+    "`PRAGMA data_version` asked twice a second; two commits a second, of a start and an end, from "
+    "a thread beside an event loop; one SQL transaction for a burst; an asyncio timer; "
     "`python -c pass`; `python -c 'import click'`"
 )
 _RUNS = "CREATE TABLE runs (id INTEGER PRIMARY KEY, schedule, at, status, UNIQUE (schedule, at))"
@@ -37,6 +39,28 @@ def idle(_n: int, seconds: float, directory: Path) -> Figures:
         return await measuring
 
     return asyncio.run(poll())
+
+
+def each_second(_n: int, seconds: float, directory: Path) -> Figures:
+    """A start that is durable before the task begins, and an end once it is over: two commits."""
+
+    async def firings() -> Figures:
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1) as thread:
+            database = await loop.run_in_executor(thread, _file, directory)
+            measuring = asyncio.create_task(window_async(seconds))
+            number = 0
+            while not measuring.done():
+                await asyncio.wait([measuring], timeout=1 - time.time() % 1)
+                start = "INSERT INTO runs (schedule, at, status) VALUES ('s', ?, 'running')"
+                await loop.run_in_executor(thread, database.execute, start, (number,))
+                end = "UPDATE runs SET status = 'succeeded' WHERE schedule = 's' AND at = ?"
+                await loop.run_in_executor(thread, database.execute, end, (number,))
+                number += 1
+            await loop.run_in_executor(thread, database.close)
+            return await measuring
+
+    return asyncio.run(firings())
 
 
 def burst(n: int, _seconds: float, directory: Path) -> Figures:
@@ -97,6 +121,7 @@ if __name__ == "__main__":
     main(
         {
             "idle": idle,
+            "each_second": each_second,
             "burst": burst,
             "lateness": lateness,
             "add": add,
