@@ -76,8 +76,7 @@ class Seal:
         """Take note of the files as SQLite has opened them: they stay while it has them open."""
         connection.execute("PRAGMA schema_version").fetchone()  # so that it has
         self._file, self._beside, self._knows = _state(self._path), self._inodes(), True
-        with suppress(sqlite3.DatabaseError, UnicodeDecodeError):  # it may be written to just now
-            self._floor = self._in_file() or self._floor
+        self._look_into()
 
     def resume(self) -> bool:
         """Go on from what was noted last, if that was of the log that lies here; whether it was.
@@ -115,6 +114,8 @@ class Seal:
         """Note that the file is as SQLite has left it just now. Within the gate."""
         now = _state(self._path)
         if now is not None and (now != self._file or not self._noted):
+            if now != self._file:  # the log was moved into it
+                self._look_into()
             self._file, self._noted = now, True
             self._gate.note((*now, _inode(f"{self._real}-wal"), *self._floor))
 
@@ -141,6 +142,10 @@ class Seal:
 
     def _inodes(self) -> tuple[int, int]:
         return _inode(f"{self._real}-wal"), _inode(f"{self._real}-shm")
+
+    def _look_into(self) -> None:
+        with suppress(sqlite3.DatabaseError, UnicodeDecodeError):  # it may be written to just now
+            self._floor = self._in_file() or self._floor
 
     def _problem_of_change(self, connection: sqlite3.Connection, now: _State) -> str | None:
         try:

@@ -76,6 +76,8 @@ class Victim:
         """As SQLite does at times: what lies in the log goes into the file."""
         with closing(sqlite3.connect(self.database)) as other:
             other.execute("PRAGMA wal_checkpoint(RESTART)")
+        ran = self.ran
+        wait_for(lambda: self.ran > ran)  # it is another program that did it, and `run` has looked
 
 
 def deleted(victim: Victim) -> None:
@@ -93,6 +95,10 @@ def deleted_with_its_directory(victim: Victim) -> None:
 
 def replaced(victim: Victim) -> None:
     victim.backup.replace(victim.database)
+
+
+def overwritten_with_a_copy(victim: Victim) -> None:
+    shutil.copyfile(victim.raw, victim.database)
 
 
 def overwritten_with_a_backup(victim: Victim) -> None:
@@ -144,7 +150,7 @@ BEREFT: set[Event] = {without_its_log, without_its_shared_memory}
 """What takes nothing of the file: all that ran must be in it in the end."""
 EVENTS: list[Event] = [
     *(deleted, deleted_with_all_beside_it, deleted_with_its_directory, replaced),
-    *(overwritten_with_a_backup, overwritten_with_a_vacuumed_copy),
+    *(overwritten_with_a_copy, overwritten_with_a_backup, overwritten_with_a_vacuumed_copy),
     *(restored_by_sqlite, without_its_log, without_its_shared_memory),
     *(damaged, cut_short, emptied, scribbled_over),
 ]

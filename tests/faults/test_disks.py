@@ -44,7 +44,7 @@ def test_a_sync_that_failed_took_nothing_with_it_that_was_acknowledged(
 
 def test_what_happens_to_the_files_of_a_running_scheduler_is_noticed(tmp_path: Path) -> None:
     events = [
-        *(swap.deleted, swap.replaced, swap.overwritten_with_a_backup),
-        *(swap.without_its_log, swap.damaged),
+        *(swap.deleted, swap.replaced, swap.overwritten_with_a_copy),
+        *(swap.overwritten_with_a_backup, swap.without_its_log, swap.damaged),
     ]
     kept(swap.happen(tmp_path, events, random.Random(1)))

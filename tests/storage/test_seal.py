@@ -86,6 +86,19 @@ def test_a_backup_copied_over_an_open_database_is_noticed_and_stays_as_it_is(
     assert (tmp_path / "test.db-wal-old").stat().st_size > 0
 
 
+def test_bytes_of_before_are_noticed_once_sqlite_has_moved_the_log_of_its_own_accord(
+    database: Database, path: Path, tmp_path: Path
+) -> None:
+    raw(path, tmp_path / "saved")
+    database.execute("PRAGMA wal_autocheckpoint = 1")
+    _, lock = owners.register(database, "boot", NOON_US)
+    lock.release()
+    database.execute("PRAGMA wal_autocheckpoint = 0")
+    shutil.copyfile(tmp_path / "saved", path)
+    with pytest.raises(DamagedDatabaseError, match="was overwritten"):
+        write(database)
+
+
 def test_a_backup_put_in_the_place_of_an_open_database_is_not_mixed_with_its_log(
     database: Database, path: Path, tmp_path: Path
 ) -> None:
