@@ -30,7 +30,7 @@ from sqlsched.storage.errors import damaged
 from sqlsched.storage.held import FREE, NEXT_IN_LINE, NOT_PAUSED, SERVED, release_held
 from sqlsched.storage.hooks import hooked
 from sqlsched.storage.schedules import DAMAGED
-from sqlsched.storage.soundness import has_due
+from sqlsched.storage.soundness import damage, has_due
 from sqlsched.storage.starts import SENT_AGAIN, is_going, start
 from sqlsched.storage.telling import any_untold
 from sqlsched.storage.turn import BACKFILL_KEY, Armed, Request, Turn, Unrun
@@ -61,13 +61,15 @@ def turn(database: Database, request: Request) -> Turn:
         if request.heartbeat:
             alive = (request.moment.now_us, request.owner)
             database.execute("UPDATE owners SET seen_us = ? WHERE owner = ?", alive)
-        due, next_us = list(request.due), request.known_us
+        due, next_us, in_vain = list(request.due), request.known_us, False
         soon_us = request.moment.now_us + AHEAD_US
         if next_us is None or request.finished or request.refused or next_us <= soon_us:
             outlook = _look_ahead(database, request)
             next_us = outlook.next_us
             if request.ahead >= 0 and next_us <= soon_us:
+                before = database.total_changes
                 due += _claim(database, request, outlook, result)
+                in_vain = database.total_changes == before
                 next_us = None  # it is what comes after those
         all_plain = start(database, request, due, result)
         if request.known_us is None or not all_plain:
@@ -76,7 +78,7 @@ def turn(database: Database, request: Request) -> Turn:
         if next_us is None or not all_plain:
             outlook = _look_ahead(database, request)
             if next_us is None and len(due) < request.room:
-                _check_outlook(database, request, outlook)
+                _check_outlook(database, request, outlook, in_vain=in_vain)
             next_us = outlook.next_us
         result.untold = any_untold(database)
         result.next_us = None if next_us == FOREVER_US else next_us
@@ -97,12 +99,17 @@ class _Outlook(NamedTuple):
         return min(self)
 
 
-def _check_outlook(database: Database, request: Request, outlook: _Outlook) -> None:
+def _check_outlook(
+    database: Database, request: Request, outlook: _Outlook, *, in_vain: bool
+) -> None:
     """All that was due has been claimed: what still seems to be would be looked for for ever."""
     last_us = request.last_us(0)
-    is_firing = outlook.firing_us <= last_us
-    if outlook.next_us <= last_us and not has_due(database, last_us, firing=is_firing):
+    if outlook.next_us > last_us:
+        return
+    if not has_due(database, last_us, firing=outlook.firing_us <= last_us):
         raise damaged(database.path, "an index has what its table has not")
+    if in_vain and (problem := damage(database)):
+        raise damaged(database.path, problem)
 
 
 def _claim(database: Database, request: Request, outlook: _Outlook, result: Turn) -> list[int]:

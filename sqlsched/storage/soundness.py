@@ -46,8 +46,8 @@ def read_schema(database: sqlite3.Connection) -> Schema:
     return Schema(version, changes, [row[2:] for row in rows])
 
 
-def damage(database: sqlite3.Connection, error: Exception) -> str | None:
-    """What is wrong with the pages that may have led to an error, in one line.
+def damage(database: sqlite3.Connection, error: Exception | None = None) -> str | None:
+    """What is wrong with the pages, which may have led to an error, in one line.
 
     SQLite reads all of them, twice; but for a message that quotes bytes of them and is no text.
     """

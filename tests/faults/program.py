@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 from sqlsched.cli import main
@@ -94,13 +95,19 @@ def _fresh_state() -> Iterator[None]:
         os.environ.update(environment)
 
 
+def _where(frame: FrameType | None) -> str:
+    """The innermost calls."""
+    calls = traceback.extract_stack(frame, 12)
+    return " < ".join(f"{Path(call.filename).name}:{call.lineno}" for call in reversed(calls))
+
+
 @contextmanager
 def _watched() -> Iterator[None]:
     """HangError in what takes too long; again and again, should it be swallowed."""
     late: list[str] = []
 
-    def on_alarm(number: int, _frame: FrameType | None) -> None:
-        late.append(signal.Signals(number).name)
+    def on_alarm(number: int, frame: FrameType | None) -> None:
+        late.append(f"{signal.Signals(number).name} at {_where(frame)}")
         raise HangError(f"it took too long: {late[0]}")
 
     kinds = {
