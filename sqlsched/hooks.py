@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,14 @@ class HookError(Exception):
     """A hook or a ping did not do what it should; nothing else depends on it."""
 
 
-async def run_hook(hook: str, document: dict[str, Any], app_dir: str) -> None:
+async def run_hook(
+    hook: str, document: dict[str, Any], app_dir: str, environment: Mapping[str, str]
+) -> None:
     """Run a hook to its end, a minute at most; HookError if it failed."""
     process = await asyncio.create_subprocess_exec(
         *_command(hook, app_dir),
         cwd=app_dir,
-        env=os.environ | {"SQLSCHED_EVENT": str(document["event"])},
+        env={**environment, "SQLSCHED_EVENT": str(document["event"])},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

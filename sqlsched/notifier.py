@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -34,12 +34,14 @@ class Notifier:
         owner: int,
         clock: Clock,
         app_dir: str,
+        environment: Mapping[str, str],
         on_idle: Callable[[], None],
     ) -> None:
         self._ledger = ledger
         self._owner = owner
         self._clock = clock
         self._app_dir = app_dir
+        self._environment = environment
         self._on_idle = on_idle
         self._starts: dict[int, asyncio.Task[None]] = {}
         """The pings of starts that are under way, by run."""
@@ -124,7 +126,7 @@ class Notifier:
 
     async def _hook(self, hook: str, document: dict[str, Any]) -> None:
         try:
-            await run_hook(hook, document, self._app_dir)
+            await run_hook(hook, document, self._app_dir, self._environment)
         except OSError as error:
             raise HookError(error.strerror or str(error)) from None
 

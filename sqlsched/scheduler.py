@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -50,6 +50,7 @@ class Options:
     delivery: str = "at-least-once"
     app_dir: Path = Path()
     """Where hooks run, and hooks that are tasks are imported from."""
+    hook_environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     observer: Observer = field(default_factory=Observer)
     supervisor: Supervisor = NOBODY
     private: bool = False
@@ -231,7 +232,8 @@ class Scheduler:
             early=not options.private,
         )
         notifier = Notifier(
-            ledger, peers.owner, self.clock, str(options.app_dir.absolute()), self._wakeup.set
+            *(ledger, peers.owner, self.clock),
+            *(str(options.app_dir.absolute()), options.hook_environment, self._wakeup.set),
         )
         loop = Loop(
             *(ledger, dispatcher, peers, intake, self.clock, steps, settings, self._wakeup),

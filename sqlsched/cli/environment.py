@@ -63,7 +63,7 @@ class TaskEnvironment:
         return bool(self.names or self.given)
 
     def of_children(self, inherited: Mapping[str, str]) -> dict[str, str]:
-        """The environment of tasks that are processes of their own."""
+        """The environment of tasks that are processes of their own, and of hooks."""
         allowed = BASICS.union(self.names)
         own = {
             name: value

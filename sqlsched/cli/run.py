@@ -130,6 +130,7 @@ def run(
             accept_clock=accept_clock,
             delivery=delivery,
             app_dir=app_dir,
+            hook_environment=environment.of_children(os.environ),
             observer=observer,
             supervisor=supervisor,
             **durations,

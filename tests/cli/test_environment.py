@@ -117,6 +117,15 @@ def test_with_env_a_task_has_only_those_and_the_basics_and_the_files(
     assert "SQLSCHED_TASK_ID" in json.loads(printed)
 
 
+def test_hooks_have_what_tasks_have(
+    sqlsched: Sqlsched, run: Sqlsched, env_file: Path, tmp_path: Path
+) -> None:
+    hook = 'printf "%s %s" "$TOKEN" "$OTHER" > told'
+    sqlsched("add", *PAST, "jobs:tell", "--on-success", hook)
+    run("--env-file", env_file.name, "--env", "PATH")
+    assert (tmp_path / "told").read_text() == f"{SECRET} "
+
+
 @pytest.mark.parametrize("scheduler", ["app:inside", "app:outside"])
 def test_an_application_finds_what_the_file_says_when_it_is_imported(
     sqlsched: Sqlsched, run: Sqlsched, env_file: Path, scheduler: str

@@ -5,6 +5,7 @@ import pytest
 from sqlsched.instants import from_us
 from sqlsched.storage import changes, claims, recovery, runs
 from sqlsched.storage.connection import open_for_writing
+from sqlsched.storage.errors import DamagedDatabaseError
 from sqlsched.storage.turn import Finished
 
 from .bench import Bench, s, times
@@ -220,3 +221,22 @@ def test_two_connections_see_one_identity(bench: Bench) -> None:
         assert other.execute(insert, (s(0),)).rowcount == 0
     finally:
         other.close()
+
+
+def test_a_claim_of_what_only_a_damaged_index_has_is_not_tried_for_ever(bench: Bench) -> None:
+    scheduler = bench.scheduler()
+    for number in range(3):
+        bench.database.execute(
+            """INSERT INTO runs (schedule_id, task_name, scheduled_us, attempt, trigger, status,
+                   due_us) VALUES (?, 'm:f', 0, 1, 'manual', 'waiting', 0)""",
+            (f"job{number}",),
+        )
+    (page,) = bench.ask("SELECT rootpage FROM sqlite_schema WHERE name = 'runs_waiting'")
+    bench.database.close()
+    scheduler.database.close()
+    with bench.path.open("r+b") as file:
+        file.seek((page - 1) * 4096 + 10)
+        file.write(bytes(4))  # where in the page the last two of its entries are
+    scheduler.database = open_for_writing(bench.path)
+    with pytest.raises(DamagedDatabaseError, match="Offset 0 out of range"):
+        scheduler.turn(0)
