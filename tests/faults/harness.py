@@ -4,14 +4,12 @@ What should have fired is computed here from start, end and interval; what did r
 themselves write to a file, a line each. The ledger is then held against both.
 """
 
-import multiprocessing
 import os
 import random
 import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,9 +25,10 @@ from sqlsched.instants import SECOND_US, from_us
 from sqlsched.storage import additions
 from sqlsched.storage.connection import open_for_reading, open_for_writing
 from tests.faults import ledger, victim
+from tests.faults.forked import Forked
 from tests.faults.queue_broker import TRACE
+from tests.servers import ROOT
 
-ROOT = Path(__file__).parents[2]
 TASKS = """
 import asyncio, os, time, sqlsched
 
@@ -93,57 +92,6 @@ class Account:
         ]
         other = {name: count for name, count in self.statuses.items() if name not in good}
         return found + ([f"firings ended as {other}"] if other and good else [])
-
-
-class Forked:
-    """A `run` process forked from one that has imported the program; answers as a Popen does."""
-
-    _context = multiprocessing.get_context("forkserver")
-    _context.set_forkserver_preload(["tests.faults.victim"])
-    _lock = threading.Lock()  # multiprocessing is for one thread at a time
-
-    def __init__(
-        self,
-        directory: Path,
-        words: Sequence[str],
-        kill_at: victim.KillAt | None = None,
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
-        self.kill_at = kill_at
-        self.returncode: int | None = None
-        environment = {"PYTHONPATH": str(ROOT)} | dict(environment or {})
-        arguments = (str(directory), list(words), environment, kill_at)
-        self._process = self._context.Process(target=victim.run, args=arguments, daemon=True)
-        with self._lock:
-            self._process.start()
-        self.pid = self._process.pid or 0
-
-    def poll(self) -> int | None:
-        """The exit status, negative for a signal; None while it runs."""
-        with self._lock:
-            if self.returncode is None and self._process.exitcode is not None:
-                self.returncode = self._process.exitcode
-                self._process.close()
-        return self.returncode
-
-    def wait(self, timeout: float | None = None) -> int:
-        """The exit status, once it has ended; TimeoutExpired otherwise."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while (status := self.poll()) is None:
-            if deadline is not None and time.monotonic() > deadline:
-                raise subprocess.TimeoutExpired("run", timeout or 0)
-            time.sleep(0.002)
-        return status
-
-    def send_signal(self, number: int) -> None:
-        """Send a signal, if it has not ended."""
-        if self.poll() is None:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        """End it with SIGKILL."""
-        self.send_signal(signal.SIGKILL)
 
 
 Process = subprocess.Popen[bytes] | Forked

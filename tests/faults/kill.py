@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.faults.harness import LATE, Firing, Fleet, Forked, Process
+from tests.faults.forked import Forked
+from tests.faults.harness import LATE, Firing, Fleet, Process
 from tests.faults.queue_broker import TRACE
 from tests.faults.registry import Row
 from tests.faults.victim import POINTS, KillAt

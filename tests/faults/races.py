@@ -22,8 +22,9 @@ from typing import NamedTuple
 from sqlsched.storage import pruning
 from sqlsched.storage.connection import open_for_writing
 from sqlsched.storage.pruning import Cut
-from tests.faults.harness import ROOT, Fleet
+from tests.faults.harness import Fleet
 from tests.faults.registry import Row
+from tests.servers import ROOT
 
 USERS = 3
 RUNNERS = ("in-process", "in-process", "in-process", "subprocess")
@@ -86,6 +87,7 @@ class Race:
         self._seed = seed
         self._rng = random.Random(seed)
         self._fleet = fleet
+        self._users_ended: list[int] = []
 
     def go(self, seconds: float) -> Row:
         database = open_for_writing(self._fleet.path, create=True)
@@ -103,6 +105,7 @@ class Race:
             time.sleep(self._rng.uniform(0, 0.4))
             self._disturb()
         database.close()
+        self._users_ended = [user.wait() for user in users]
         subprocess.run(
             [sys.executable, "-m", "sqlsched", "--db", str(self._fleet.path), "rm", "--all"],
             cwd=ROOT,
@@ -148,6 +151,7 @@ class Race:
         verdict = hold_against(notes, entries)
         problems += verdict.problems + list(auditor.problems)
         problems += self._against_tasks(entries) + self._fleet.remains()
+        problems += [f"a user ended with {code}" for code in self._users_ended if code]
         statuses = Counter(entry.status for entry in entries)
         ran = self._fleet.ran()
         return Row(
