@@ -213,27 +213,31 @@ class Message(NamedTuple):
     """Who sent it."""
     task_id: str
     turns: int
-    """How many turns its sender put on record from then on."""
+    """How many turns its sender put on record once the queue had answered."""
 
 
 def read_messages(path: Path) -> dict[Firing, list[Message]]:
     """What a queue got, in order."""
     found: defaultdict[Firing, list[Message]] = defaultdict(list)
     turns: Counter[str] = Counter()
+    answered: dict[tuple[str, ...], int] = {}
     for line in reversed(path.read_text().splitlines()):
         kind, pid, *words = line.split()
         if kind == "turn":
             turns[pid] += 1
+        elif kind == "answered":
+            answered[pid, *words] = turns[pid]
         else:
             name, us, task_id = words
-            found[name, int(us)].insert(0, Message(int(pid), task_id, turns[pid]))
+            since = answered.get((pid, *words), 0)
+            found[name, int(us)].insert(0, Message(int(pid), task_id, since))
     return found
 
 
 def outside_the_window(messages: Mapping[Firing, Sequence[Message]], toll: Toll) -> set[Firing]:
     """Firings that were sent again though their sender lived, or had put them on record.
 
-    The turn that was under way when it was sent says nothing of it; the next one does.
+    The turn that was under way when the queue answered says nothing of it; the next one does.
     """
     found = set()
     died: defaultdict[int, list[Firing]] = defaultdict(list)

@@ -27,8 +27,10 @@ class QueueBroker(Broker):
         """Append the message, then wait for the answer."""
         scheduled_for = datetime.fromisoformat(message.labels["scheduled_for"])
         scheduled_us = round(scheduled_for.timestamp() * 1e6)
-        trace("sent", os.getpid(), message.labels["schedule_id"], scheduled_us, message.task_id)
+        words = (os.getpid(), message.labels["schedule_id"], scheduled_us, message.task_id)
+        trace("sent", *words)
         await asyncio.sleep(_ANSWER_SECONDS)
+        trace("answered", *words)
 
 
 broker = QueueBroker()
