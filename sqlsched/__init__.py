@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from sqlsched.brokers.in_process import InProcessBroker as InProcessBroker
     from sqlsched.brokers.subprocess import SubprocessBroker as SubprocessBroker
     from sqlsched.created_schedule import CreatedSchedule as CreatedSchedule
+    from sqlsched.engine.scheduler import Scheduler as Scheduler
     from sqlsched.exceptions import BrokerError as BrokerError
     from sqlsched.exceptions import DuplicateScheduleError as DuplicateScheduleError
     from sqlsched.exceptions import InvalidScheduleError as InvalidScheduleError
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from sqlsched.run_context import current_run as current_run
     from sqlsched.scheduled_task import ScheduledTask as ScheduledTask
     from sqlsched.scheduled_task import TaskMessage as TaskMessage
-    from sqlsched.scheduler import Scheduler as Scheduler
     from sqlsched.sources.label import LabelScheduleSource as LabelScheduleSource
     from sqlsched.sources.sqlite import SqliteScheduleSource as SqliteScheduleSource
     from sqlsched.task import Task as Task
@@ -43,7 +43,7 @@ _HOMES = {
     "ScheduleSource": "abc",
     "ScheduledTask": "scheduled_task",
     "ScheduledTaskCancelledError": "exceptions",
-    "Scheduler": "scheduler",
+    "Scheduler": "engine.scheduler",
     "SendTaskError": "exceptions",
     "SqliteScheduleSource": "sources.sqlite",
     "SqlschedError": "exceptions",

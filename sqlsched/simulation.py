@@ -17,10 +17,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from sqlsched.abc import Broker, RunOutcome
+from sqlsched.engine.scheduler import Options, Scheduler
 from sqlsched.exceptions import InvalidScheduleError
 from sqlsched.instants import SECOND_US, format_us, from_us
 from sqlsched.scheduled_task import TaskMessage
-from sqlsched.scheduler import Options, Scheduler
 from sqlsched.storage import copies, outcomes
 from sqlsched.storage.connection import Database, open_for_writing
 from sqlsched.storage.copies import OnBad, Snapshot

@@ -10,8 +10,8 @@ from urllib.request import urlopen
 
 import pytest
 
+from sqlsched.engine.scheduler import Options
 from sqlsched.metrics import Metrics
-from sqlsched.scheduler import Options
 from tests.engine.conftest import World
 from tests.engine.conftest import world as world
 

@@ -11,7 +11,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from sqlsched import InProcessBroker, Scheduler
-from sqlsched.scheduler import Options
+from sqlsched.engine.scheduler import Options
 from sqlsched.sd_notify import Systemd, from_environment
 from sqlsched.supervisor import NOBODY, Supervisor
 from sqlsched.testing import FakeClock

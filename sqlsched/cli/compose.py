@@ -12,9 +12,9 @@ from typing import Any
 from sqlsched.abc import Broker
 from sqlsched.cli.environment import TaskEnvironment
 from sqlsched.cli.invocation import Invocation, say
+from sqlsched.engine.scheduler import Scheduler
 from sqlsched.exceptions import BrokerError, InvalidScheduleError, SqlschedError
 from sqlsched.importing import import_object
-from sqlsched.scheduler import Scheduler
 from sqlsched.serialization import shorten
 from sqlsched.sources.sqlite import SqliteScheduleSource
 

@@ -117,7 +117,7 @@ def run(
     from sqlsched.cli.logs import configure_logging
     from sqlsched.cli.observing import observing
     from sqlsched.cli.serve import serve
-    from sqlsched.scheduler import Options
+    from sqlsched.engine.scheduler import Options
     from sqlsched.sd_notify import from_environment
 
     configure_logging(log_level, log_format)

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Coroutine
 from typing import Any
 
-from sqlsched.scheduler import Scheduler
+from sqlsched.engine.scheduler import Scheduler
 
 _AT_ONCE_S = 3.0
 """How long a second signal leaves for recording that runs were stopped."""

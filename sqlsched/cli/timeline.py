@@ -11,9 +11,9 @@ from sqlsched.cli.completion import schedule_ids
 from sqlsched.cli.invocation import Invocation, has_colour, say, write_whole
 from sqlsched.clock import now_us
 from sqlsched.exceptions import InvalidScheduleError
+from sqlsched.explain.timeline import Style, Window, columns, lines
 from sqlsched.instants import MINUTE_US, format_us, parse_time, to_us
 from sqlsched.storage import chart, evidence
-from sqlsched.timeline import Style, Window, columns, lines
 from sqlsched.timezones import zone_info
 
 _HOUR_US = 60 * MINUTE_US
@@ -55,7 +55,7 @@ def timeline(
         longest = chart.longest_id(database, window, found)
         gaps = chart.gaps(database, window)
         if svg is not None:
-            from sqlsched.timeline_svg import WIDTH, Picture
+            from sqlsched.explain.timeline_svg import WIDTH, Picture
 
             count = chart.count(database, window, found)
             rows = chart.rows(database, window, WIDTH, found)

@@ -19,13 +19,13 @@ from sqlsched.cli.invocation import (
 )
 from sqlsched.clock import now_us
 from sqlsched.durations import parse_duration
-from sqlsched.evidence import Asked
 from sqlsched.exceptions import InvalidScheduleError
+from sqlsched.explain.evidence import Asked
+from sqlsched.explain.words import span
 from sqlsched.instants import MINUTE_US, SECOND_US, parse_time, to_us
 from sqlsched.serialization import shorten
 from sqlsched.storage import evidence
 from sqlsched.timezones import zone_info
-from sqlsched.words import span
 
 if TYPE_CHECKING:
     from sqlsched.storage.stats import Stats
@@ -52,7 +52,7 @@ def why(
     \b
     Example: sqlsched why nightly --at 2026-11-23T03:00 --tz Europe/Berlin
     """
-    from sqlsched.why import decide
+    from sqlsched.explain.why import decide
 
     clock = zone_info(zone)
     asked = None if at is None else _asked(at, clock)

@@ -15,8 +15,8 @@ import click
 
 from sqlsched.cli.invocation import Invocation, has_colour, is_dumb
 from sqlsched.clock import now_us, wait_for_input
-from sqlsched.dashboard import Screen, Snapshot, frame, update
 from sqlsched.durations import parse_duration
+from sqlsched.explain.dashboard import Screen, Snapshot, frame, update
 from sqlsched.instants import SECOND_US
 from sqlsched.storage import watching
 from sqlsched.storage.connection import Database, check_files, data_version

@@ -6,12 +6,12 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from sqlsched.explain.timeline import Bar, Gap, Row, Window, ticks
 from sqlsched.scheduled_task import ScheduledTask
 from sqlsched.storage.connection import Database
 from sqlsched.storage.owners import services
 from sqlsched.storage.runs import forgotten_us
 from sqlsched.storage.schedules import CONTENT, to_schedule
-from sqlsched.timeline import Bar, Gap, Row, Window, ticks
 
 _END = "iif(started_us IS NULL, coalesce(last_us, scheduled_us), coalesce(finished_us, :now_us))"
 _BARS = f"""

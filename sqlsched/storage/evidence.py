@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from sqlsched.evidence import Act, Asked, Evidence, Pause, Presence, Run, Service, Version
 from sqlsched.exceptions import ScheduleNotFoundError
+from sqlsched.explain.evidence import Act, Asked, Evidence, Pause, Presence, Run, Service, Version
 from sqlsched.serialization import shorten
 from sqlsched.storage import owners, runs, schedules
 from sqlsched.storage.connection import Database

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqlsched.evidence import Service
+from sqlsched.explain.evidence import Service
 from sqlsched.instants import SECOND_US
 from sqlsched.storage import files, telling
 from sqlsched.storage.claims import abandon, release

@@ -3,8 +3,8 @@
 import json
 from collections.abc import Collection
 
-from sqlsched.dashboard import Coming, Ended, Going, Snapshot
-from sqlsched.evidence import Service
+from sqlsched.explain.dashboard import Coming, Ended, Going, Snapshot
+from sqlsched.explain.evidence import Service
 from sqlsched.storage.connection import Database
 from sqlsched.storage.owners import is_alive
 from sqlsched.storage.peers import others

@@ -112,7 +112,7 @@ def test_a_picture_is_written_whole_and_to_stdout_if_wished(
 def test_a_picture_that_cannot_be_written_leaves_the_old_one(
     planned: Sqlsched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sqlsched.timeline_svg import Picture
+    from sqlsched.explain.timeline_svg import Picture
 
     (tmp_path / "it.svg").write_text("old")
     missing = planned("timeline", "--svg", "no/such/it.svg")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sqlsched import InProcessBroker, ScheduledTask, Scheduler, SqliteScheduleSource
+from sqlsched.engine.scheduler import Options
 from sqlsched.instants import from_us
-from sqlsched.scheduler import Options
 from sqlsched.storage import runs
 from sqlsched.storage.connection import Database, open_for_reading, open_for_writing
 from sqlsched.storage.runs import RunRow

@@ -16,8 +16,8 @@ from sqlsched import (
     ScheduleSource,
     SendTaskError,
 )
+from sqlsched.engine.steps import Steps
 from sqlsched.scheduled_task import TaskMessage
-from sqlsched.steps import Steps
 from sqlsched.storage import changes, runs, set_back
 from sqlsched.storage.connection import Database
 from tests.engine.conftest import START, World

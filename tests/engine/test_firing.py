@@ -4,8 +4,8 @@ import asyncio
 from datetime import timedelta
 
 from sqlsched import ScheduledTask, Scheduler
+from sqlsched.engine.scheduler import Options
 from sqlsched.instants import from_us, to_us
-from sqlsched.scheduler import Options
 from sqlsched.storage import additions, runs
 from tests.engine.conftest import START, World
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from sqlsched import hooks
-from sqlsched.scheduler import Options
+from sqlsched.engine import hooks
+from sqlsched.engine.scheduler import Options
 from sqlsched.storage import changes, telling
 from sqlsched.storage.hooks import set_common
 from tests.engine.conftest import World

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from sqlsched.engine.retention import BELIEVED_AFTER_US, Retention
+from sqlsched.engine.settings import Settings
 from sqlsched.instants import MINUTE_US, SECOND_US
-from sqlsched.retention import BELIEVED_AFTER_US, Retention
-from sqlsched.settings import Settings
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.ledger import Ledger
 from sqlsched.storage.pruning import ROWS

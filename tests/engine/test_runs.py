@@ -16,9 +16,9 @@ from sqlsched import (
     TaskMessage,
 )
 from sqlsched.brokers.in_process import InProcessBroker
-from sqlsched.dispatcher import Dispatcher
+from sqlsched.engine.dispatcher import Dispatcher
+from sqlsched.engine.scheduler import Options
 from sqlsched.instants import from_us
-from sqlsched.scheduler import Options
 from sqlsched.storage import changes, ledger, runs
 from sqlsched.storage.turn import Started
 from tests.engine.conftest import START, World

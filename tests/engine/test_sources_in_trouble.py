@@ -24,9 +24,9 @@ from sqlsched import (
     StorageError,
     TaskMessage,
 )
+from sqlsched.engine.scheduler import Options
 from sqlsched.exceptions import InvalidScheduleError
 from sqlsched.instants import to_us
-from sqlsched.scheduler import Options
 from sqlsched.sources.redis import RedisScheduleSource
 from sqlsched.storage import changes, mirror, set_back
 from tests.engine.conftest import START, World
@@ -222,7 +222,7 @@ async def test_a_merge_function_that_changes_what_the_database_holds_is_told_so(
 async def test_a_shutdown_that_fails_or_hangs_stops_no_other(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sqlsched.scheduler.END_SECONDS", 0.1)
+    monkeypatch.setattr("sqlsched.engine.scheduler.END_SECONDS", 0.1)
     ended: list[str] = []
 
     class Failing(Listed):
@@ -245,7 +245,7 @@ async def test_a_shutdown_that_fails_or_hangs_stops_no_other(
 async def test_a_source_that_swallows_cancellation_is_left_behind(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sqlsched.feeds.END_SECONDS", 0.1)
+    monkeypatch.setattr("sqlsched.engine.feeds.END_SECONDS", 0.1)
     free = asyncio.Event()
 
     class Stubborn(Listed):

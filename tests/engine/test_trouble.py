@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from sqlsched import DuplicateScheduleError, ScheduledTask, Scheduler, SubprocessBroker
+from sqlsched.engine.scheduler import Options
 from sqlsched.exceptions import StorageError
 from sqlsched.instants import SECOND_US, from_us, to_us
-from sqlsched.scheduler import Options
 from sqlsched.storage import claims, owners, peers, set_back
 from sqlsched.storage.connection import Database
 from sqlsched.storage.files import OwnerLock

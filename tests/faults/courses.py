@@ -24,7 +24,7 @@ from sqlsched import (
     SqliteScheduleSource,
     current_run,
 )
-from sqlsched.scheduler import Options
+from sqlsched.engine.scheduler import Options
 from sqlsched.storage.connection import open_for_reading
 from sqlsched.testing import FakeClock
 from tests.faults.nominal import DAY, SECOND, Nominal, moment_of, us_of

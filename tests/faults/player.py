@@ -161,7 +161,7 @@ def main() -> None:
     import aiosqlite  # noqa: F401  # so that each command finds all of it imported
 
     import sqlsched.cli.commands
-    import sqlsched.scheduler  # noqa: F401
+    import sqlsched.engine.scheduler  # noqa: F401
 
     disk = Disk(Path(os.environ["DISK_CONTROL"]))
     for line in sys.stdin:

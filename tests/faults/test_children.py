@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from sqlsched import ScheduledTask, Scheduler, SubprocessBroker
+from sqlsched.engine.scheduler import Options
 from sqlsched.output import HEAD_BYTES, KEEP_BYTES
 from sqlsched.scheduled_task import SHELL_TASK, TaskMessage
-from sqlsched.scheduler import Options
 from sqlsched.storage import additions, runs
 from sqlsched.storage.connection import open_for_reading, open_for_writing
 from tests.faults.courses import Result

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from sqlsched.explain.timeline import Gap, Window
 from sqlsched.instants import from_us
 from sqlsched.storage import changes, chart
-from sqlsched.timeline import Gap, Window
 
 from .bench import Bench, s
 

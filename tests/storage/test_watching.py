@@ -2,7 +2,7 @@
 
 import pytest
 
-from sqlsched.dashboard import Snapshot
+from sqlsched.explain.dashboard import Snapshot
 from sqlsched.instants import from_us
 from sqlsched.scheduled_task import ScheduledTask
 from sqlsched.storage import additions, changes, mirror, watching

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from sqlsched.evidence import Asked
 from sqlsched.exceptions import ScheduleNotFoundError
+from sqlsched.explain.evidence import Asked
+from sqlsched.explain.why import Decision, decide
 from sqlsched.instants import MINUTE_US, SECOND_US, from_us, to_us
 from sqlsched.planner import Moment
 from sqlsched.storage import changes, evidence, mirror, runs
 from sqlsched.storage.connection import Database
 from sqlsched.timezones import zone_info
-from sqlsched.why import Decision, decide
 
 from .bench import NOON_US, Bench, s
 

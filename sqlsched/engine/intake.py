@@ -9,13 +9,13 @@ from typing import Any
 
 from sqlsched.abc import ClaimingSource, ScheduleSource
 from sqlsched.clock import Clock
+from sqlsched.engine.feeds import Asked, Circumstances, ClaimFeed, Feed
 from sqlsched.exceptions import (
     ScheduledTaskCancelledError,
     ScheduleNotFoundError,
     SendTaskError,
     StorageError,
 )
-from sqlsched.feeds import Asked, Circumstances, ClaimFeed, Feed
 from sqlsched.instants import from_us
 from sqlsched.merge_functions import preserve_all
 from sqlsched.run_context import running

@@ -12,24 +12,24 @@ from pathlib import Path
 
 from sqlsched.abc import Broker, ScheduleSource
 from sqlsched.clock import Clock, SystemClock
-from sqlsched.dispatcher import Dispatcher
+from sqlsched.engine.dispatcher import Dispatcher
+from sqlsched.engine.feeds import ASK_SECONDS
+from sqlsched.engine.intake import Intake, MergeFunction
+from sqlsched.engine.loop import Loop
+from sqlsched.engine.notifier import Notifier
+from sqlsched.engine.settings import Settings
+from sqlsched.engine.steps import Steps
+from sqlsched.engine.takeover import Peers
 from sqlsched.exceptions import BrokerError, SqlschedError
-from sqlsched.feeds import ASK_SECONDS
 from sqlsched.instants import checked_time, format_us, next_minute_us, to_us
-from sqlsched.intake import Intake, MergeFunction
-from sqlsched.loop import Loop
 from sqlsched.merge_functions import preserve_all
-from sqlsched.notifier import Notifier
 from sqlsched.observer import Observer
 from sqlsched.serialization import shorten
-from sqlsched.settings import Settings
-from sqlsched.steps import Steps
 from sqlsched.storage import highest_time, owners, set_back
 from sqlsched.storage.connection import default_path
 from sqlsched.storage.file_systems import shared_warning
 from sqlsched.storage.ledger import Ledger, PrivateLedger
 from sqlsched.supervisor import NOBODY, Supervisor
-from sqlsched.takeover import Peers
 
 log = logging.getLogger("sqlsched")
 

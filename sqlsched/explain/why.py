@@ -6,11 +6,11 @@ Pure: the facts are in the `Evidence`, and nothing is said that does not follow 
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 
-from sqlsched import causes, clock_changes
-from sqlsched.evidence import Evidence, Run
+from sqlsched.explain import causes, clock_changes
+from sqlsched.explain.evidence import Evidence, Run
+from sqlsched.explain.words import Words, pids, sentence
 from sqlsched.instants import MINUTE_US
 from sqlsched.planner import Moment, jittered_us, plan
-from sqlsched.words import Words, pids, sentence
 
 _MANY = 1000
 """Firings of one schedule that are looked at, of those that would be caught up."""

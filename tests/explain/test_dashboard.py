@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from sqlsched.dashboard import Coming, Ended, Going, Screen, Snapshot, frame, update
-from sqlsched.evidence import Service
+from sqlsched.explain.dashboard import Coming, Ended, Going, Screen, Snapshot, frame, update
+from sqlsched.explain.evidence import Service
 
 NOW_US = 1_800_014_400 * 1_000_000
 """2027-01-15T12:00:00Z."""

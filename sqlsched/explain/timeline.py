@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from itertools import groupby
 
-from sqlsched import time_axis
 from sqlsched.durations import format_duration
+from sqlsched.explain import time_axis
 from sqlsched.instants import SECOND_US, from_us
 from sqlsched.trigger import Trigger
 

@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from sqlsched.durations import format_duration
-from sqlsched.evidence import Asked, Evidence, Pause, Presence, Run
+from sqlsched.explain.evidence import Asked, Evidence, Pause, Presence, Run
+from sqlsched.explain.words import Words, pids, sentence, span
 from sqlsched.instants import SECOND_US
 from sqlsched.planner import DEFAULT_CATCHUP_S, Timing, jittered_us
 from sqlsched.trigger import Trigger
-from sqlsched.words import Words, pids, sentence, span
 
 _SHOWN = 4
 """Attempts that are told one by one: the first, and the last ones."""

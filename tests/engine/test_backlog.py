@@ -1,6 +1,6 @@
 """Claimed runs that wait for their time, or for room."""
 
-from sqlsched.backlog import BATCH, Backlog
+from sqlsched.engine.backlog import BATCH, Backlog
 from sqlsched.storage.claims import FOREVER_US
 from sqlsched.storage.turn import Armed
 

@@ -9,29 +9,29 @@ import logging
 from dataclasses import replace
 from math import inf
 
-from sqlsched.backlog import Backlog
 from sqlsched.clock import Clock
-from sqlsched.dispatcher import Dispatcher
-from sqlsched.events import describe, tell
+from sqlsched.engine.backlog import Backlog
+from sqlsched.engine.dispatcher import Dispatcher
+from sqlsched.engine.events import describe, tell
+from sqlsched.engine.feeds import Circumstances
+from sqlsched.engine.flights import Report
+from sqlsched.engine.intake import Intake
+from sqlsched.engine.notifier import Notifier
+from sqlsched.engine.retention import Retention
+from sqlsched.engine.settings import Settings
+from sqlsched.engine.steps import Steps
+from sqlsched.engine.takeover import Peers
+from sqlsched.engine.trouble import Trouble
 from sqlsched.exceptions import StorageError
-from sqlsched.feeds import Circumstances
-from sqlsched.flights import Report
 from sqlsched.instants import MINUTE_US, SECOND_US, from_us
-from sqlsched.intake import Intake
-from sqlsched.notifier import Notifier
 from sqlsched.observer import Observer
 from sqlsched.planner import Moment
-from sqlsched.retention import Retention
-from sqlsched.settings import Settings
-from sqlsched.steps import Steps
 from sqlsched.storage import claims, recovery, set_back
 from sqlsched.storage.claims import FOREVER_US
 from sqlsched.storage.errors import DamagedDatabaseError
 from sqlsched.storage.ledger import Ledger
 from sqlsched.storage.turn import Armed, Request, Turn
 from sqlsched.supervisor import Supervisor
-from sqlsched.takeover import Peers
-from sqlsched.trouble import Trouble
 
 log = logging.getLogger("sqlsched")
 

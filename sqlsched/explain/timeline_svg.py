@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, tzinfo
 from html import escape
 
-from sqlsched import time_axis
+from sqlsched.explain import time_axis
+from sqlsched.explain.timeline import LONGEST_LABEL, MARKS, Bar, Gap, Row, Window, mark_of
+from sqlsched.explain.words import span
 from sqlsched.instants import SECOND_US, from_us
-from sqlsched.timeline import LONGEST_LABEL, MARKS, Bar, Gap, Row, Window, mark_of
-from sqlsched.words import span
 
 WIDTH = 1000
 """Of the picture; it scales."""

@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 from sqlsched.clock import Clock
+from sqlsched.engine.hooks import HookError, ping, ping_url, run_hook
 from sqlsched.exceptions import SqlschedError
-from sqlsched.hooks import HookError, ping, ping_url, run_hook
 from sqlsched.scheduled_task import derive_task_id
 from sqlsched.storage import telling
 from sqlsched.storage.ledger import Ledger

@@ -3,9 +3,9 @@
 import logging
 from collections.abc import Callable
 
+from sqlsched.engine.settings import Settings
 from sqlsched.exceptions import StorageError
 from sqlsched.instants import MINUTE_US, SECOND_US
-from sqlsched.settings import Settings
 from sqlsched.storage import pruning
 from sqlsched.storage.errors import DamagedDatabaseError
 from sqlsched.storage.ledger import Ledger

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 
 from sqlsched.abc import Broker, RunOutcome
 from sqlsched.clock import Clock
+from sqlsched.engine.flights import Flight, Report
+from sqlsched.engine.intake import Intake
 from sqlsched.exceptions import SendTaskError
-from sqlsched.flights import Flight, Report
 from sqlsched.instants import SECOND_US, format_us
-from sqlsched.intake import Intake
 from sqlsched.observer import Observer
 from sqlsched.planner import MAX_REFUSAL_DELAY_S
 from sqlsched.storage.schedules import DAMAGED

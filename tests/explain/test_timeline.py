@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from sqlsched.explain.timeline import MARKS, Bar, Gap, Row, Style, Window, lines, ticks
+from sqlsched.explain.timeline_svg import Picture
 from sqlsched.instants import MINUTE_US
-from sqlsched.timeline import MARKS, Bar, Gap, Row, Style, Window, lines, ticks
-from sqlsched.timeline_svg import Picture
 from sqlsched.timezones import zone_info
 from sqlsched.trigger import Trigger
 

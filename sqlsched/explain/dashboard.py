@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from sqlsched.durations import format_duration
-from sqlsched.evidence import Service
+from sqlsched.explain.evidence import Service
+from sqlsched.explain.timeline import MARKS, mark_of
+from sqlsched.explain.words import span
 from sqlsched.instants import SECOND_US, from_us
-from sqlsched.timeline import MARKS, mark_of
-from sqlsched.words import span
 
 _LONGEST_ID = 30
 _HEAD = 2

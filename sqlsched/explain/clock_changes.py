@@ -3,11 +3,11 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from sqlsched.evidence import Asked
+from sqlsched.explain.evidence import Asked
+from sqlsched.explain.words import Words
 from sqlsched.instants import SECOND_US, from_us
 from sqlsched.timezones import EPOCH, Stretch, format_cron_offset, stretch_at, zone_info
 from sqlsched.trigger import Trigger
-from sqlsched.words import Words
 
 
 def skipped(trigger: Trigger, scheduled_us: int, words: Words) -> str | None:
