@@ -154,10 +154,16 @@ def _bring_up_to_date(database: Database) -> None:
 
 def _use_wal(database: Database) -> None:
     """Switch WAL on, once the tables are made: so the file itself, and not only its WAL, says from
-    the first moment on whose it is. Whoever made them may have been killed before this."""
+    the first moment on whose it is. Whoever made them may have been killed before this.
+
+    StorageError if it stays off, which SQLite only mentions: without it a commit is the removal of
+    a journal, and `synchronous = FULL` does not bring that to the disk.
+    """
     if database.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         with database.gate.held(WAIT_S):
-            database.execute("PRAGMA journal_mode = WAL")
+            mode = database.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            raise StorageError(f"{database.path} cannot be switched to WAL: is its disk in order?")
 
 
 @contextmanager

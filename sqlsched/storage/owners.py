@@ -24,7 +24,10 @@ started and did not end."""
 
 
 def register(database: Database, boot_id: str, now_us: int) -> tuple[Owner, files.OwnerLock]:
-    """Enter a running scheduler: the lock first, so that nobody finds its row without it."""
+    """Enter a running scheduler: the lock first, so that nobody finds its row without it.
+
+    Whoever died between the two has left a lock file that no row leads to: it is removed here.
+    """
     token = os.urandom(6).hex()
     lock = files.OwnerLock(database.path.resolve(), token)
     with storage_errors(database.path):
@@ -39,6 +42,7 @@ def register(database: Database, boot_id: str, now_us: int) -> tuple[Owner, file
     except BaseException:
         lock.release()
         raise
+    files.remove_strays(database.path.resolve())
     return Owner(row[0], token, os.getpid(), boot_id, now_us, now_us), lock
 
 

@@ -211,7 +211,7 @@ class Outage:
     def _expected(self, ledger: dict[Run, str]) -> set[Run]:
         """What must have run by now, of what had been acknowledged."""
         paused = paused_of(self.script.database)
-        runs = {run for run in RUNS if ADDS[run[0]] in self._done and not paused[run[0]]}
+        runs = {run for run in RUNS if ADDS[run[0]] in self._done and not paused.get(run[0], False)}
         if self._is_queue or ledger.get(("flaky", 2, 1)) == "abandoned":
             runs.discard(("flaky", 2, 2))
         # Its start was on record, and it had not begun: it might have.

@@ -19,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from sqlsched.clock import SystemClock
 from sqlsched.storage import pruning
 from sqlsched.storage.connection import open_for_writing
 from sqlsched.storage.pruning import Cut
@@ -268,8 +269,11 @@ def _find_lost(
 def _find_invented(
     name: str, notes: Sequence[Note], entries: Sequence[Entry], verdict: Verdict
 ) -> None:
-    """Nothing is in the ledger that the schedule did not mean at the time."""
-    ends = [*(note.ended_us for note in notes[1:]), 1 << 62]
+    """Nothing is in the ledger that the schedule did not mean at the time.
+
+    A start is on record a moment before its time, and a change that comes after that leaves it.
+    """
+    ends = [*(note.ended_us + SystemClock.lead_us for note in notes[1:]), 1 << 62]
     for entry in entries:
         if not any(
             note.state != "gone"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sqlsched import ScheduledTask
-from sqlsched.instants import from_us
+from sqlsched.instants import SECOND_US, from_us
 from sqlsched.storage import additions
 from sqlsched.storage.connection import open_for_writing
 from tests.faults import __main__ as command
@@ -213,18 +213,20 @@ def test_a_firing_has_one_task_id_and_no_other_has_it() -> None:
 
 
 def note(at: int, state: str, every: int = 10, start: int = 5) -> Note:
-    return Note("job", at - 1, at, state, every, start)
+    begun, ended, every_us, start_us = (each * SECOND_US for each in (at - 1, at, every, start))
+    return Note("job", begun, ended, state, every_us, start_us)
 
 
-def entry(us: int, **more: Any) -> Entry:
-    fields = {"attempt": 1, "last_us": None, "firings": 1, "status": "succeeded"} | more
+def entry(second: int, *, last: int | None = None, **more: Any) -> Entry:
+    us, last_us = second * SECOND_US, last and last * SECOND_US
+    fields = {"attempt": 1, "last_us": last_us, "firings": 1, "status": "succeeded"} | more
     started = us if fields["attempt"] else None
     return Entry("job", us, manual_key=0, started_us=started, finished_us=us, reason="", **fields)
 
 
 def test_a_ledger_that_fits_what_people_did_is_good() -> None:
     notes = [note(10, "on"), note(40, "paused"), note(60, "on", 10, 3), note(80, "gone")]
-    record = entry(45, attempt=0, last_us=55, firings=2)
+    record = entry(45, attempt=0, last=55, firings=2)
     entries = [entry(15), entry(25), entry(35), record, entry(63), entry(73)]
     verdict = hold_against(notes, entries)
     assert (verdict.expected, verdict.lost, verdict.problems) == (7, [], [])
@@ -235,8 +237,8 @@ def test_a_ledger_that_fits_what_people_did_is_good() -> None:
     [
         ([entry(15), entry(25), entry(26)], "had no such firing"),
         ([entry(15), entry(25), entry(45)], "had no such firing"),
-        ([entry(15), entry(25, attempt=0, last_us=35, firings=3)], "had no such firing"),
-        ([entry(15), entry(15, attempt=0, last_us=25, firings=2)], "accounted for 2 times"),
+        ([entry(15), entry(25, attempt=0, last=35, firings=3)], "had no such firing"),
+        ([entry(15), entry(15, attempt=0, last=25, firings=2)], "accounted for 2 times"),
     ],
 )
 def test_a_ledger_that_does_not_fit_is_found_out(entries: list[Entry], problem: str) -> None:
@@ -246,8 +248,8 @@ def test_a_ledger_that_does_not_fit_is_found_out(entries: list[Entry], problem: 
 
 def test_a_firing_that_is_nowhere_is_lost_and_one_while_paused_is_wrong() -> None:
     verdict = hold_against([note(10, "paused"), note(30, "gone")], [entry(15)])
-    assert verdict.lost == [("job", 25)]
-    assert verdict.problems == ["job at 15 ran while it was paused"]
+    assert verdict.lost == [("job", 25 * SECOND_US)]
+    assert verdict.problems == [f"job at {15 * SECOND_US} ran while it was paused"]
 
 
 # -- the command ----------------------------------------------------------------------------------

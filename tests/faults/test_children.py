@@ -426,8 +426,3 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except FileNotFoundError:
         return False
-
-
-@pytest.mark.long
-def test_all_of_them_thirty_times() -> None:
-    print(f"\n{children(30).cases} children, each recorded and nothing left")

@@ -377,13 +377,6 @@ def test_every_clock_change_is_served_as_the_rules_have_it() -> None:
 
 
 @pytest.mark.long
-def test_ten_thousand_steps_of_the_clock() -> None:
-    result = clock_steps(10_000)
-    check(result)
-    assert result.years > 10
-
-
-@pytest.mark.long
 def test_memory_does_not_grow_with_the_steps_of_the_clock(tmp_path: Path) -> None:
     logging.disable()  # what pytest keeps of the log is not the program's
     try:
@@ -397,8 +390,3 @@ def test_memory_does_not_grow_with_the_steps_of_the_clock(tmp_path: Path) -> Non
 @pytest.mark.long
 def test_the_clock_is_set_at_every_look_that_is_taken_at_it() -> None:
     check(looked_at(1))
-
-
-@pytest.mark.long
-def test_the_next_clock_changes_of_every_zone_are_served() -> None:
-    check(clock_changes())

@@ -46,16 +46,6 @@ def test_databases(place: Path) -> None:
 
 
 @pytest.mark.long
-def test_20_000_words(place: Path) -> None:
-    assert is_good(fuzz.words(place, 20_000, SEED))
-
-
-@pytest.mark.long
-def test_20_000_databases(place: Path) -> None:
-    assert is_good(fuzz.databases(place, 20_000, SEED))
-
-
-@pytest.mark.long
 @pytest.mark.skipif(find_spec("atheris") is None, reason="the extra `fuzz` is not installed")
 def test_500_000_guided_words(tmp_path: Path) -> None:
     assert is_good(guided(tmp_path, 500_000, SEED))

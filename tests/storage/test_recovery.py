@@ -179,13 +179,24 @@ def test_what_may_have_been_sent_is_sent_again_whatever_is_done_to_its_schedule(
 
 
 def test_taking_over_leaves_no_file_of_anybody_who_died(bench: Bench) -> None:
-    stray = bench.path.with_name(f"{bench.path.name}-owner-stray")
-    stray.touch()  # of one who was killed before it was in the ledger
     dead, living = bench.scheduler(), bench.scheduler()
     dead.lock._forget()
+    stray = bench.path.with_name(f"{bench.path.name}-owner-stray")
+    stray.touch()  # of one who was killed before it was in the ledger
     bench.take_over([dead.entry], 0)
     assert not stray.exists()
     assert not dead.lock.path.exists()
+    assert owners.is_alive(bench.path, living.entry)
+
+
+def test_who_starts_removes_the_file_of_one_who_died_before_it_was_in_the_ledger(
+    bench: Bench,
+) -> None:
+    living = bench.scheduler()
+    stray = bench.path.with_name(f"{bench.path.name}-owner-stray")
+    stray.touch()
+    bench.scheduler()
+    assert not stray.exists()
     assert owners.is_alive(bench.path, living.entry)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -214,6 +215,22 @@ def test_a_database_whose_maker_was_killed_before_it_was_in_wal_mode_gets_there(
     open_for_writing(path).close()
     with closing(sqlite3.connect(path)) as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_database_that_a_failing_disk_keeps_out_of_wal_mode_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, path = Database.execute, tmp_path / "test.db"
+
+    def execute(self: Database, statement: str, *values: Any) -> sqlite3.Cursor:
+        # Of a sync that failed at the switch, SQLite says nothing but that the mode is as before.
+        return plain(self, statement.removesuffix(" = WAL"), *values)
+
+    monkeypatch.setattr(Database, "execute", execute)
+    with pytest.raises(StorageError, match="cannot be switched to WAL"):
+        open_for_writing(path, create=True)
+    monkeypatch.undo()
+    open_for_writing(path).close()
 
 
 # -- checkpoints ----------------------------------------------------------------------------------
