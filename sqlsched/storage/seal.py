@@ -166,10 +166,20 @@ class Seal:
         return None
 
     def _in_file(self) -> _Witness | None:
-        """The witness in the file, without its log; None if the file is none of ours."""
+        """The witness in the file, without its log; None if the file is none of ours.
+
+        sqlite3.DatabaseError if it cannot be read, or stands on a page that was written in part:
+        so a disk leaves it that was full while the log was moved. The log has it all.
+        """
         with closing(self._open("immutable=1")) as raw:
-            application = raw.execute("PRAGMA application_id").fetchone()[0]
-            return _witness(raw) if application == APPLICATION_ID else None
+            if raw.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+                return None
+            found = _witness(raw)
+            if not _in_order(self._floor, found):
+                problem = raw.execute("PRAGMA quick_check(sqlite_sequence)").fetchone()[0]
+                if problem != "ok":
+                    raise sqlite3.DatabaseError(problem)
+            return found
 
     def _damage(self) -> str | None:
         """What SQLite finds wrong with the file and its log, read afresh."""

@@ -218,6 +218,29 @@ def test_a_touch_is_no_trouble(
     assert not database.seal.differs()
 
 
+def test_a_page_that_a_full_disk_let_in_by_half_as_the_log_was_moved_is_no_trouble(
+    database: Database, path: Path, tmp_path: Path
+) -> None:
+    database.execute("INSERT INTO sqlite_sequence VALUES ('owners', 0), ('runs', 9)")
+    live(database)
+    _, lock = owners.register(database, "boot", NOON_US)
+    lock.release()
+    moved = tmp_path / "moved.db"
+    for name in ("", "-wal"):
+        shutil.copyfile(f"{path}{name}", f"{moved}{name}")
+    with closing(sqlite3.connect(moved)) as other:
+        query = "SELECT rootpage FROM sqlite_schema WHERE name = 'sqlite_sequence'"
+        at = (other.execute(query).fetchone()[0] - 1) * 4096
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    half = moved.read_bytes()[at : at + 2048]
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(half)
+    open_for_reading(path).close()  # it goes on from what was noted
+    write(database)
+    assert database.execute("SELECT max(owner) FROM owners").fetchone() == (2,)
+
+
 def test_a_checkpoint_of_ours_is_known_to_the_others_who_need_not_look_for_damage(
     database: Database, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
