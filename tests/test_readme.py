@@ -1,5 +1,6 @@
 """The README is true: every command in it is run, and every output compared."""
 
+import json
 import os
 import re
 import shlex
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import report
+from tests.faults.registry import TABLE
 from tests.servers import Program, RedisServer, wait_for
 
 Shell = Callable[[str], str]
@@ -209,6 +212,21 @@ def test_the_table_of_speeds_is_the_one_that_was_measured() -> None:
     shown = README.partition("<!-- benchmarks -->\n")[2].partition("<!-- /benchmarks -->")[0]
     assert shown.strip() == (ROOT / "tests/benchmarks/results.md").read_text().strip()
     assert shown.count("| ") > 100
+
+
+def test_the_table_of_faults_is_the_one_that_was_recorded_and_no_promise_was_broken() -> None:
+    results = json.loads(report.RESULTS.read_text())
+    shown = README.partition("<!-- faults -->\n")[2].partition("<!-- /faults -->")[0]
+    assert shown.strip() == report.table(results)
+    assert not any(row["lost"] + row["doubled"] + row["violations"] for row in results.values())
+
+
+def test_each_promise_names_faults_that_there_are() -> None:
+    promises = README.partition("how we know\n")[2].partition("\nThey hold")[0].strip()
+    for promise in promises.splitlines():
+        names = promise.rpartition("(")[2]
+        assert set(re.findall(r"`([^`]+)`", names)) <= set(TABLE)
+        assert "`" in names
 
 
 def test_the_pictures_are_there() -> None:

@@ -1,10 +1,10 @@
 """The long form of the fault suite: real processes and files, broken in every way we know.
 
-python -m tests.faults [--only kill …] [--scale 0.01] [--seed 1]
+python -m tests.faults [--only kill …] [--scale 0.01] [--seed 1] [--record FILE]
 
 Prints a line for each fault as it ends, and what was violated below it. Exit status 1 if a
 promise was broken. `--scale` multiplies every count and duration. A failed fault's directory is
-kept, and named; the others' are removed.
+kept, and named; the others' are removed. What was recorded is the README's table; see `report`.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.faults import report
 from tests.faults.registry import TABLE, Fault, Row
 
 _COLUMNS = (*("fault", "count", "expected", "lost", "doubled", "abandoned", "seconds", "figures"),)
@@ -33,7 +34,10 @@ def main(words: Sequence[str] | None = None) -> int:
         count = max(1, round(fault.count * options.scale))
         begun = time.monotonic()
         row = _strike(fault, directory, count, options.seed)
-        print(line(name, fault, row, time.monotonic() - begun), flush=True)
+        seconds = time.monotonic() - begun
+        print(line(name, fault, row, seconds), flush=True)
+        if options.record:
+            report.record(options.record, name, row, seconds)
         for violation in row.violations:
             print(f"    {violation}", flush=True)
         if row.is_good:
@@ -66,6 +70,7 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=list(TABLE), metavar="NAME", help="of these")
     parser.add_argument("--scale", type=float, default=1.0, help="of counts and durations")
     parser.add_argument("--seed", type=int, default=1, help="of all that is random")
+    parser.add_argument("--record", type=Path, help="keep what came of each here, as JSON")
     return parser.parse_args(words)
 
 

@@ -39,8 +39,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Fault:
-    """Where a fault is, and how it is run at full length."""
+    """What is done, where that is, and how it is run at full length."""
 
+    what: str
     function: str
     """`module:function`, within this package."""
     count: int
@@ -61,26 +62,67 @@ class Fault:
 
 
 TABLE = {
-    "share": Fault("share:share", 60, "s"),
-    "kill": Fault("kill:local", 6_000, "kills"),
-    "kill-queue": Fault("kill:queue", 2_000, "kills"),
-    "kill-queue-once": Fault("kill:queue_at_most_once", 2_000, "kills"),
-    "kill-making": Fault("making:making", 500, "kills"),
-    "stop": Fault("signals:stop", 500, "stops"),
-    "term": Fault("signals:term", 400, "signals"),
-    "races": Fault("races:races", 600, "s"),
-    "disk-full": Fault("trouble:full", 10_000, "faults"),
-    "disk-broken": Fault("trouble:broken", 10_000, "faults"),
-    "disk-read-only": Fault("trouble:read_only", 10_000, "faults"),
-    "disk-locked": Fault("trouble:locked", 10_000, "faults"),
-    "power": Fault("power:tasks", 10_000, "failures"),
-    "power-queue": Fault("power:queue", 10_000, "failures"),
-    "power-forgotten": Fault("power:forgotten", 1_000, "failures"),
-    "swap": Fault("swap:swapped", 140, "events"),
-    "clock": Fault("tests_as_faults:clock", 10_000, "steps"),
-    "clock-zones": Fault("tests_as_faults:zones", 2, "changes"),
-    "children": Fault("tests_as_faults:children", 30, "rounds"),
-    "fuzz-words": Fault("tests_as_faults:words", 20_000, "calls"),
-    "fuzz-databases": Fault("tests_as_faults:databases", 20_000, "files"),
-    "soak": Fault("soak:soak", 3_600, "s"),
+    "kill": Fault(
+        "`kill -9` of four to eight `run`s, at random and before and after commits and starts",
+        *("kill:local", 6_000, "kills"),
+    ),
+    "kill-queue": Fault(
+        "the same, sending to a queue: what was on its way is sent again, with the same task id",
+        *("kill:queue", 2_000, "kills"),
+    ),
+    "kill-queue-once": Fault(
+        "the same with `--delivery at-most-once`: it is `abandoned`",
+        *("kill:queue_at_most_once", 2_000, "kills"),
+    ),
+    "kill-making": Fault("`kill -9` while a database is made", "making:making", 500, "kills"),
+    "stop": Fault("SIGSTOP and SIGCONT", "signals:stop", 500, "stops"),
+    "term": Fault("SIGTERM, once and twice", "signals:term", 400, "signals"),
+    "share": Fault("three `run`s on one database", "share:share", 60, "s"),
+    "races": Fault(
+        "`add`, `edit`, `pause`, `resume`, `rm`, `import`, `trigger`, `cancel` and pruning, racing "
+        "four `run`s that come and go",
+        *("races:races", 600, "s"),
+    ),
+    "disk-full": Fault("no room at a write of a scripted day", "trouble:full", 10_000, "faults"),
+    "disk-broken": Fault("an I/O error at a write of it", "trouble:broken", 10_000, "faults"),
+    "disk-read-only": Fault(
+        "a file system that becomes read-only", "trouble:read_only", 10_000, "faults"
+    ),
+    "disk-locked": Fault("a lock that another program holds", "trouble:locked", 10_000, "faults"),
+    "power": Fault(
+        "power loss after each sync of a day, and at ten moments until the next",
+        *("power:tasks", 10_000, "failures"),
+    ),
+    "power-queue": Fault("the same, sending to a queue", "power:queue", 10_000, "failures"),
+    "power-forgotten": Fault(
+        "a sync that fails and forgets what it was to write, then power loss",
+        *("power:forgotten", 1_000, "failures"),
+    ),
+    "swap": Fault(
+        "the database deleted, replaced, overwritten, restored or damaged while it runs, or its "
+        "log taken away",
+        *("swap:swapped", 140, "events"),
+    ),
+    "clock": Fault(
+        "the clock set by ± 1 s to ± 400 days, suspended, started in 1970",
+        *("tests_as_faults:clock", 10_000, "steps"),
+    ),
+    "clock-zones": Fault(
+        "the next two clock changes of every time zone", "tests_as_faults:zones", 2, "changes"
+    ),
+    "children": Fault(
+        "tasks that ignore SIGTERM, fork daemons, hold, fill or close the pipe, never end a line, "
+        "need too much memory, die; their scheduler killed",
+        *("tests_as_faults:children", 30, "children"),
+    ),
+    "fuzz-words": Fault(
+        "calls with fuzzed words and files", "tests_as_faults:words", 20_000, "calls"
+    ),
+    "fuzz-databases": Fault(
+        "damaged databases, each read and served", "tests_as_faults:databases", 20_000, "files"
+    ),
+    "soak": Fault(
+        "three `run`s and a thousand schedules; memory, descriptors and files stay flat",
+        *("soak:soak", 3_600, "s"),
+    ),
 }

@@ -1,9 +1,11 @@
 """The suite sees what it is there to see: each promise is broken once, by hand."""
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from sqlsched.instants import SECOND_US, from_us
 from sqlsched.storage import additions
 from sqlsched.storage.connection import open_for_writing
 from tests.faults import __main__ as command
+from tests.faults import report
 from tests.faults.harness import Fleet
 from tests.faults.kill import Message, Toll, outside_the_window, wrong_messages
 from tests.faults.ledger import RULES, violations
@@ -270,11 +273,16 @@ def strike_and_fall(_directory: Path, _count: int, _seed: int) -> Row:
     raise RuntimeError("the hammer broke")
 
 
+GOOD = Fault("nothing breaks", "test_checkers:strike_well", 1000, "blows")
+BAD = Fault("it breaks", "test_checkers:strike_badly", 1000, "blows")
+BAD_HAMMER = Fault("the hammer breaks", "test_checkers:strike_and_fall", 1, "blows")
+
+
 def test_a_fault_that_could_not_be_run_is_no_promise_kept(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(TABLE, "bad", Fault("test_checkers:strike_and_fall", 1, "blows"))
-    monkeypatch.setitem(TABLE, "good", Fault("test_checkers:strike_well", 1, "blows"))
+    monkeypatch.setitem(TABLE, "bad", BAD_HAMMER)
+    monkeypatch.setitem(TABLE, "good", replace(GOOD, count=1))
     assert command.main(["--only", "bad", "good"]) == 1
     said = capsys.readouterr().out.splitlines()
     assert "the hammer broke" in said[2]
@@ -285,8 +293,8 @@ def test_a_fault_that_could_not_be_run_is_no_promise_kept(
 def test_the_command_runs_what_is_registered_and_fails_if_a_promise_was_broken(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(TABLE, "good", Fault("test_checkers:strike_well", 1000, "blows"))
-    monkeypatch.setitem(TABLE, "bad", Fault("test_checkers:strike_badly", 1000, "blows"))
+    monkeypatch.setitem(TABLE, "good", GOOD)
+    monkeypatch.setitem(TABLE, "bad", BAD)
     assert command.main(["--only", "good", "--scale", "0.01", "--seed", "7"]) == 0
     said = capsys.readouterr().out.splitlines()[1].split()
     assert said[:7] == ["good", "10", "blows", "7", "0", "0", "0"]
@@ -297,6 +305,20 @@ def test_the_command_runs_what_is_registered_and_fails_if_a_promise_was_broken(
     assert (place / "evidence").exists()
     (place / "evidence").unlink()
     place.rmdir()
+
+
+def test_what_was_recorded_becomes_a_line_of_the_table(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(command, "TABLE", {"good": GOOD})
+    monkeypatch.setattr(report, "TABLE", {"good": GOOD})
+    file = tmp_path / "results.json"
+    for scale in ("0.5", "1"):
+        command.main(["--scale", scale, "--seed", "7", "--record", str(file)])
+    results = json.loads(file.read_text())
+    assert report.table(results).splitlines()[2:] == [
+        "| `good` | nothing breaks | 1,000 blows | 7 | **0** | **0** |"
+    ]
 
 
 @pytest.mark.parametrize("name", TABLE)

@@ -287,7 +287,11 @@ def find(directory: Path) -> Findings:
     """Run them all."""
     findings = Findings(directory)
     findings.prepare()
-    asyncio.run(findings.run())
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has all children ignore it
+    try:
+        asyncio.run(findings.run())
+    finally:
+        signal.signal(signal.SIGHUP, before)
     findings.read()
     return findings
 
@@ -295,7 +299,8 @@ def find(directory: Path) -> Findings:
 def check_case(findings: Findings, name: str) -> None:
     """One is recorded as it ended, and has left nothing; what may survive is ended here."""
     case, row = CASES[name], findings.rows[name]
-    assert (row.status, row.exit_code, row.error) == (case.status, case.exit_code, case.error)
+    ended = (row.status, row.exit_code, row.error)
+    assert ended == (case.status, case.exit_code, case.error), f"{name}: {ended}"
     head, tail, total = findings.outputs[name]
     assert len(head) + len(tail) == min(total, KEEP_BYTES)
     if case.output is not None:
@@ -303,7 +308,7 @@ def check_case(findings: Findings, name: str) -> None:
         assert head == case.output[:HEAD_BYTES]
         assert tail == case.output[HEAD_BYTES:][-HEAD_BYTES:]
     left = [pid for pid in pids(findings.directory, name) if is_there(pid)]
-    assert len(left) == case.survivors
+    assert len(left) == case.survivors, f"{name}: {left}"
     for pid in left:
         os.kill(pid, signal.SIGKILL)
 

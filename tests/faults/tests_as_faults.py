@@ -1,6 +1,9 @@
 """Long forms that are tests, too, as faults of the one table."""
 
+import logging
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.faults import fuzz, test_children, test_clock
@@ -10,17 +13,20 @@ from tests.faults.registry import Row
 
 def clock(_directory: Path, count: int, _seed: int) -> Row:
     """The clock is set so many times, over years."""
-    return _row(test_clock.clock_steps(count))
+    with _without_log():
+        return _row(test_clock.clock_steps(count))
 
 
 def zones(_directory: Path, count: int, _seed: int) -> Row:
     """So many of the next clock changes of every zone."""
-    return _row(test_clock.clock_changes(count=count))
+    with _without_log():
+        return _row(test_clock.clock_changes(count=count))
 
 
 def children(_directory: Path, count: int, _seed: int) -> Row:
     """So many rounds of every misbehaving child; AssertionError says which did what."""
-    return _row(test_children.children(count))
+    with _without_log():
+        return _row(test_children.children(count))
 
 
 def words(directory: Path, count: int, seed: int) -> Row:
@@ -31,6 +37,16 @@ def words(directory: Path, count: int, seed: int) -> Row:
 def databases(directory: Path, count: int, seed: int) -> Row:
     """So many damaged databases."""
     return _fuzzed(fuzz.databases(directory, count, seed))
+
+
+@contextmanager
+def _without_log() -> Iterator[None]:
+    """These run in this process itself, and log what is no news."""
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _row(result: Result) -> Row:
