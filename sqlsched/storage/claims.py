@@ -9,7 +9,6 @@ has lost the run to another and lets it go.
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -18,7 +17,6 @@ from sqlsched.instants import SECOND_US
 from sqlsched.planner import (
     Decisions,
     Moment,
-    Timing,
     jittered_us,
     still_runs,
     without_firings,
@@ -33,10 +31,9 @@ from sqlsched.storage.schedules import DAMAGED
 from sqlsched.storage.soundness import damage, has_due
 from sqlsched.storage.starts import SENT_AGAIN, is_going, start
 from sqlsched.storage.telling import any_untold
+from sqlsched.storage.timing import TIMING, timing_of_row
 from sqlsched.storage.turn import BACKFILL_KEY, Armed, Request, Turn, Unrun
 from sqlsched.storage.unrun import record
-from sqlsched.timezones import checked_cron_offset
-from sqlsched.trigger import Trigger
 
 AHEAD_US = SECOND_US
 """Firings of the next second are claimed ahead, so that they start on the instant."""
@@ -48,9 +45,6 @@ OVERDUE_US = 5 * SECOND_US
 _WAITING = f"status = 'waiting' AND held = 0 AND {NOT_PAUSED}"
 _OF_OTHERS = """status = 'claimed' AND runs.owner IN (SELECT o.owner FROM owners AS o
     WHERE o.stopped_us IS NULL AND o.owner != ?)"""
-TIMING = """cron, cron_offset, time_us, interval_s, start_us, end_us,
-    CASE WHEN interval_s IS NULL OR start_us IS NOT NULL THEN 0 ELSE anchor_us END,
-    jitter_s, catchup_window, coalesce, max_runs"""
 
 
 def turn(database: Database, request: Request) -> Turn:
@@ -226,8 +220,9 @@ def _claim_firings(
     runs: list[tuple[Any, ...]] = []
     moves: dict[tuple[int | None, int | None], list[int]] = defaultdict(list)
     for row in _due(database, request.sources, within_us, limit):
-        seq, schedule_id, task_name, dispatched, next_us, wants_telling, _, *columns = row
+        seq, schedule_id, task_name, dispatched, next_us, wants_telling, wake_us, *columns = row
         try:
+            _check_times(database, seq, next_us, wake_us)
             timing = timing_of_row(*columns)
             left = limit - len(runs)
             if timing.max_runs is not None:
@@ -264,6 +259,17 @@ def _claim_firings(
     )
 
 
+def _check_times(database: Database, seq: int, next_us: int | None, wake_us: int) -> None:
+    """InvalidScheduleError if a schedule that is due has no firing by then: a run claimed for it
+    would wait for its time, or the row be due for ever, as its index has it."""
+    if next_us is not None and next_us <= wake_us:
+        return
+    query = "SELECT wake_us FROM schedules WHERE seq = ?"
+    if database.execute(query, (seq,)).fetchone() != (wake_us,):
+        raise damaged(database.path, "an index has what its table has not")
+    raise InvalidScheduleError(f"next_us {next_us}: at most wake_us, {wake_us}")
+
+
 def _due(
     database: Database, sources: Sequence[str], within_us: tuple[int, int], limit: int
 ) -> list[tuple[Any, ...]]:
@@ -279,27 +285,6 @@ def _due(
             (source, *within_us, limit),
         ).fetchall()
     return sorted(rows, key=itemgetter(6))[:limit] if len(sources) > 1 else rows
-
-
-@lru_cache(maxsize=4096)
-def timing_of_row(
-    cron: str | None,
-    cron_offset: str | None,
-    time_us: int | None,
-    interval_s: int | None,
-    start_us: int | None,
-    end_us: int | None,
-    anchor_us: int,
-    *policies: Any,
-) -> Timing:
-    if interval_s is not None and interval_s < 1:
-        raise InvalidScheduleError(f"interval {interval_s}: at least a second")
-    offset = None
-    if cron is not None and cron_offset is not None:
-        offset = checked_cron_offset(cron_offset, "cron_offset")
-    return Timing(
-        Trigger(cron, offset, time_us, interval_s, start_us, end_us, anchor_us), *policies
-    )
 
 
 def _insert(database: Database, runs: Iterable[tuple[Any, ...]]) -> None:

@@ -201,7 +201,7 @@ class OwnerLock:
         self._fd = -1
 
     def acquire(self) -> None:
-        """Make the file and lock it. A child forked without exec must not keep us alive."""
+        """Make the file and lock it."""
         while True:
             fd = _open_beside(self.path, _OPEN | os.O_EXCL, self._database)
             fcntl.flock(fd, fcntl.LOCK_EX)
@@ -209,9 +209,9 @@ class OwnerLock:
                 break
             os.close(fd)  # before it was locked it was taken for a dead owner's
         self._fd = fd
+        _HELD.add(self)
         with suppress(OSError):  # a full disk is for the first transaction to tell of
             os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
-        os.register_at_fork(after_in_child=self._forget)
 
     def release(self) -> None:
         """Remove the file, then let go: whoever finds neither file nor lock finds us gone."""
@@ -224,6 +224,19 @@ class OwnerLock:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+            _HELD.discard(self)
+
+
+_HELD: set[OwnerLock] = set()
+"""The locks of this process, which a child forked without exec must not keep: it is not us."""
+
+
+def _forget_all() -> None:
+    for lock in tuple(_HELD):
+        lock._forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
 
 
 def owner_alive(database: Path, token: str) -> bool:

@@ -12,11 +12,11 @@ from sqlsched.field_checks import check_schedule_id
 from sqlsched.instants import checked_time, from_us
 from sqlsched.scheduled_task import COMMANDS, EXEC_TASK, SHELL_TASK, check_command
 from sqlsched.serialization import checked_array, checked_object, checked_text
-from sqlsched.storage.claims import TIMING, timing_of_row
 from sqlsched.storage.connection import Database
 from sqlsched.storage.migrations import migrate
 from sqlsched.storage.schedules import CONTENT, DAMAGED, DISPATCHED, to_schedule
 from sqlsched.storage.starts import is_going
+from sqlsched.storage.timing import TIMING, timing_of_row
 
 SQLITE_VERSION = sqlite3.sqlite_version_info
 """Of the library."""

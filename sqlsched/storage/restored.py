@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from sqlsched.planner import Timing, jittered_us, settle
 from sqlsched.storage import owners
-from sqlsched.storage.claims import TIMING, timing_of_row
 from sqlsched.storage.connection import Database
 from sqlsched.storage.peers import others
 from sqlsched.storage.schedules import DAMAGED
+from sqlsched.storage.timing import TIMING, timing_of_row
 from sqlsched.storage.unrun import record
 
 RESTORED = "restored"

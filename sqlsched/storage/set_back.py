@@ -13,10 +13,10 @@ from dataclasses import replace
 from sqlsched.instants import SECOND_US
 from sqlsched.planner import DEFAULT_RETRY_DELAY_S, jittered_us
 from sqlsched.storage import highest_time
-from sqlsched.storage.claims import TIMING, timing_of_row
 from sqlsched.storage.connection import Database, transaction
 from sqlsched.storage.runs import pruned_us
 from sqlsched.storage.schedules import DAMAGED
+from sqlsched.storage.timing import TIMING, timing_of_row
 from sqlsched.storage.turn import Armed
 from sqlsched.storage.unrun import count_ran
 from sqlsched.trigger import Trigger

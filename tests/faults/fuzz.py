@@ -9,7 +9,7 @@ import random
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -328,12 +328,27 @@ def broken(stock: Stock, rng: random.Random) -> Iterator[tuple[str, bytes]]:
         yield "-wal", damaged(stock.wal, rng)
 
 
-def _keep(place: Path, files: list[tuple[str, bytes]]) -> None:
+def _keep(place: Path, files: Sequence[tuple[str, bytes]]) -> None:
     place.mkdir(exist_ok=True)
     for suffix, data in files:
         path = place / f"sqlsched.db{suffix}"
         path.touch(0o600)
         path.write_bytes(data)
+
+
+def _called_on(
+    place: Path, files: Sequence[tuple[str, bytes]], command: Sequence[str], attempts: int = 2
+) -> Answer:
+    """Call a command on these files; HangError if each attempt hangs: one may be the machine's."""
+    shutil.rmtree(place, ignore_errors=True)
+    _keep(place, files)
+    try:
+        with chdir(place):
+            return call(*command)
+    except HangError:
+        if attempts == 1:
+            raise
+        return _called_on(place, files, command, attempts - 1)
 
 
 def databases(directory: Path, count: int, start: int) -> Tally:
@@ -347,13 +362,10 @@ def databases(directory: Path, count: int, start: int) -> Tally:
     for number in range(start, start + count):
         files = list(broken(stock, random.Random(number)))
         for command in (*LOOKS, RUN):
-            shutil.rmtree(place, ignore_errors=True)
-            _keep(place, files)
-            with chdir(place):
-                try:
-                    tally.judge(call(*command), f"seed {number}")
-                except HangError as hang:
-                    tally.violations.append(f"seed {number}: {' '.join(command)}: {hang}")
+            try:
+                tally.judge(_called_on(place, files, command), f"seed {number}")
+            except HangError as hang:
+                tally.violations.append(f"seed {number}: {' '.join(command)}: {hang}")
             if len(tally.violations) > violations:
                 _keep(directory / f"kept-{number}", files)
                 violations = len(tally.violations)

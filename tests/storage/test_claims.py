@@ -240,3 +240,35 @@ def test_a_claim_of_what_only_a_damaged_index_has_is_not_tried_for_ever(bench: B
     scheduler.database = open_for_writing(bench.path)
     with pytest.raises(DamagedDatabaseError, match="Offset 0 out of range"):
         scheduler.turn(0)
+
+
+def test_a_schedule_that_is_due_before_its_firing_is_put_aside_and_nothing_waits_for_that(
+    bench: Bench,
+) -> None:
+    bench.add()
+    scheduler = bench.scheduler()
+    later = "UPDATE schedules SET next_us = ?, wake_us = ?"
+    bench.database.execute(later, (s(1_000_000), s(1)))
+    first, second = scheduler.turn(1), scheduler.turn(2)
+    assert [schedule_id for schedule_id, _ in first.bad] == ["job"]
+    assert (first.started, first.armed, second.bad) == ([], [], [])
+
+
+def test_a_schedule_that_only_a_damaged_index_has_as_due_is_not_put_aside_for_ever(
+    bench: Bench,
+) -> None:
+    for name in ("first", "done", "due"):
+        bench.add(schedule_id=name)
+    scheduler = bench.scheduler()
+    over = "UPDATE schedules SET next_us = NULL, wake_us = NULL WHERE schedule_id != 'due'"
+    bench.database.execute(over)
+    ((due, wake_us),) = bench.ask("SELECT seq, wake_us FROM schedules WHERE wake_us IS NOT NULL")
+    (done,) = bench.ask("SELECT seq FROM schedules WHERE schedule_id = 'done'")
+    bench.database.close()
+    scheduler.database.close()
+    data, entry = bench.path.read_bytes(), wake_us.to_bytes(8)
+    assert data.count(entry + bytes([due])) == 1
+    bench.path.write_bytes(data.replace(entry + bytes([due]), entry + bytes([done])))
+    scheduler.database = open_for_writing(bench.path)
+    with pytest.raises(DamagedDatabaseError, match="an index has what its table has not"):
+        scheduler.turn(60)
