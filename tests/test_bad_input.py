@@ -333,8 +333,8 @@ def test_an_ambiguous_id_lists_what_it_may_be(stocked: Sqlsched) -> None:
 
 
 def test_click_s_own_errors_say_where_to_look(sqlsched: Sqlsched) -> None:
-    assert sqlsched("ad").stderr.endswith("See `sqlsched --help`.\n")
-    assert sqlsched("add", "--evry", "5m").stderr.endswith("See `sqlsched add --help`.\n")
+    assert sqlsched("ad").stderr.endswith("; see `sqlsched --help`\n")
+    assert sqlsched("add", "--evry", "5m").stderr.endswith("; see `sqlsched add --help`\n")
 
 
 TEXT = st.text() | st.text(alphabet="0123456789dhmsPTZW+-:. ") | st.text(alphabet="٣２\x00\ud800é")

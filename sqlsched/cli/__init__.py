@@ -52,7 +52,8 @@ def _main(argv: list[str], invocation: Invocation) -> int:
         click.echo(error.format_message(), err=True)  # who types just the name wants to see it
         return error.exit_code
     except click.ClickException as error:
-        return _fail(error.format_message() + _where_to_look(error), error.exit_code)
+        message = error.format_message().removesuffix(".")
+        return _fail(message + _where_to_look(error), error.exit_code)
     except SqlschedError as error:
         return _fail(str(error), 2 if isinstance(error, InvalidScheduleError) else 1)
     except BrokenPipeError:
@@ -74,7 +75,7 @@ def _fail(message: str, code: int) -> int:
 def _where_to_look(error: click.ClickException) -> str:
     """Our own errors say what is accepted; those of click leave it to the help."""
     context = error.ctx if isinstance(error, click.UsageError) else None
-    return f" See `{context.command_path} --help`." if context else ""
+    return f"; see `{context.command_path} --help`" if context else ""
 
 
 def _check_encoding(argv: list[str]) -> None:

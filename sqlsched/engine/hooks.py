@@ -61,7 +61,7 @@ async def run_hook(
     )
     try:
         async with asyncio.timeout(HOOK_SECONDS):
-            printed, _ = await process.communicate(json.dumps(document).encode())
+            printed, _ = await process.communicate(f"{json.dumps(document)}\n".encode())
     except TimeoutError:
         raise HookError(f"it took more than {HOOK_SECONDS} s and was stopped") from None
     finally:
