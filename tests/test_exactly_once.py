@@ -190,9 +190,10 @@ async def test_the_result_of_the_first_stays(queue: Queue) -> None:
 
 
 async def test_what_failed_is_run_again(queue: Queue) -> None:
-    # Celery's own retry has the same task id: it comes before the second that is sent here.
-    sent = [await queue.send("fails-first", task_id="t6") for _ in range(3)]
-    assert sent == [["x"], ["x"], []]
+    # Celery's own retry has the same task id: it comes with the first that is sent here, or before
+    # the second.
+    first, second, third = [await queue.send("fails-first", task_id="t6") for _ in range(3)]
+    assert (first + second, third) == (["x", "x"], [])
 
 
 # -- places for records ---------------------------------------------------------------------------
