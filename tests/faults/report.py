@@ -30,8 +30,8 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         "| `--only` | what is done | how often | firings | lost | doubled |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for name, fault in TABLE.items():
-        found = results[name]
+    for name, found in results.items():
+        fault = TABLE[name]
         often = f"{found['count']:,} {fault.unit}"
         firings = (f"{found['expected']:,}", f"**{found['lost']}**", f"**{found['doubled']}**")
         cells = (f"`{name}`", fault.what, often, *(firings if found["expected"] else "–––"))
