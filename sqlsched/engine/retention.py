@@ -45,6 +45,8 @@ class Retention:
         if not 0 <= now_us - self._round_us < _ROUND_US:
             self._after, self._round_us = 0, now_us
         cut = pruning.Cut(now_us - self._settings.keep_us, now_us - self._settings.keep_failed_us)
+        if max(cut.before_us, cut.bad_before_us) <= 0:
+            return  # all is to be kept: there is no time before 1970
         try:
             while more := await self._step(cut):
                 if in_the_way():

@@ -127,3 +127,13 @@ async def test_a_clock_that_jumped_ahead_is_not_believed_at_once(memory: Memory)
     memory.retention.doubt(NOW)
     assert await memory.sweep(NOW + BELIEVED_AFTER_US - 1) == 10
     assert await memory.sweep(NOW + BELIEVED_AFTER_US) == 0
+
+
+async def test_who_keeps_all_that_ever_was_does_not_look_for_what_is_old(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[object] = []
+    monkeypatch.setattr("sqlsched.storage.pruning.prune", lambda *_: looks.append(1))
+    memory.retention = Retention(memory.ledger, Settings(keep_us=NOW, keep_failed_us=NOW))
+    assert await memory.sweep() == 0
+    assert looks == []
