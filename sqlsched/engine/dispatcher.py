@@ -153,18 +153,20 @@ class Dispatcher:
         with self._clock.busy():
             try:
                 end = await self._send(flight)
-            except asyncio.CancelledError:
-                if flight.end is None and self._goes_again(flight):
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is not None and not task.cancelling():
+                    end = flight.end or self._end_failed(flight, error)  # from within
+                elif flight.end is None and self._goes_again(flight):
                     self._put_back(flight)
                     return
-                end = flight.end or self._end_stopped(flight)
+                else:
+                    end = flight.end or self._end_stopped(flight)
             except SendTaskError as error:
                 self._refuse(flight, error)
                 return
             except Exception as error:
-                log.exception("run %d: the broker failed", flight.run.run_id)
-                status, reason = flight.stopped_as or ("failed", None)
-                end = self._end(flight, status, reason, f"{type(error).__name__}: {error}")
+                end = self._end_failed(flight, error)
             self._land(flight, end)
 
     async def _send(self, flight: Flight) -> Finished:
@@ -211,6 +213,11 @@ class Dispatcher:
         if not self.reports_completion and reason == "shutdown":
             status = "abandoned"  # nobody knows whether the queue has it
         return self._end(flight, status, reason)
+
+    def _end_failed(self, flight: Flight, error: BaseException) -> Finished:
+        log.error("run %d: the broker failed", flight.run.run_id, exc_info=error)
+        status, reason = flight.stopped_as or ("failed", None)
+        return self._end(flight, status, reason, f"{type(error).__name__}: {error}")
 
     def _ended(self, flight: Flight, outcome: RunOutcome | None) -> Finished:
         if outcome is not None and not isinstance(outcome, RunOutcome):

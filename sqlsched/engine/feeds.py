@@ -122,6 +122,8 @@ class Asked(ABC):
             if self._ending or (task is not None and task.cancelling()):
                 raise
             wake_us = self._fail(RuntimeError("it was cancelled"))  # from within
+        except SystemExit as error:  # it ends no scheduler, as it ends none from a task
+            wake_us = self._fail(RuntimeError(f"it called exit({error.code})"))
         except Exception as error:
             wake_us = self._fail(error)
         else:

@@ -307,10 +307,13 @@ class Intake:
     ) -> None:
         schedule = await self._schedule(run, message)
         with running(message):
-            answer = hook(schedule)
-            if inspect.isawaitable(answer):
-                async with asyncio.timeout(HOOK_SECONDS):
-                    await answer
+            try:
+                answer = hook(schedule)
+                if inspect.isawaitable(answer):
+                    async with asyncio.timeout(HOOK_SECONDS):
+                        await answer
+            except SystemExit as error:  # it ends no scheduler, as it ends none from a task
+                raise RuntimeError(f"it called exit({error.code})") from error
 
     async def _schedule(self, run: Started, message: TaskMessage) -> ScheduledTask:
         if run.schedule_id in self._known:

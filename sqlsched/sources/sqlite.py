@@ -1,5 +1,6 @@
 """The source that everything starts with: schedules in a SQLite file."""
 
+import asyncio
 import logging
 import os
 from collections.abc import Iterable
@@ -25,11 +26,13 @@ class SqliteScheduleSource(ScheduleSource):
         self.path = self.database = Path(path)
         self.clock = clock
         self._ledger: Ledger | None = None
+        self._opening = asyncio.Lock()
 
     async def startup(self) -> None:
         """Open the database; make it if it is missing."""
-        if self._ledger is None:
-            self._ledger = await Ledger(self.path).__aenter__()
+        async with self._opening:
+            if self._ledger is None:
+                self._ledger = await Ledger(self.path).__aenter__()
 
     async def shutdown(self) -> None:
         """Close the database."""

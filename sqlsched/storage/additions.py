@@ -19,7 +19,7 @@ from sqlsched.scheduled_task import ScheduledTask
 from sqlsched.storage import highest_time
 from sqlsched.storage.changes import Added, never, remove_all, replace_one, wake
 from sqlsched.storage.connection import Database, savepoint, transaction
-from sqlsched.storage.schedules import CONTENT, DONE, to_values
+from sqlsched.storage.schedules import CONTENT, IS_DONE, to_values
 
 CHUNK = 500
 """Schedules that are stored with one statement."""
@@ -148,7 +148,7 @@ class Adding:
     def _look_up(self, schedules: Sequence[ScheduledTask]) -> dict[str, _There]:
         """What stands under the ids of these."""
         rows = self._database.execute(
-            f"""SELECT {", ".join(CONTENT)}, seq, source, {DONE} FROM schedules AS s
+            f"""SELECT {", ".join(CONTENT)}, seq, source, {IS_DONE} FROM schedules AS s
                 WHERE schedule_id IN (SELECT value FROM json_each(?))""",
             (json.dumps([schedule.schedule_id for schedule in schedules]),),
         )

@@ -22,7 +22,7 @@ from sqlsched.storage.schedules import (
     get,
     to_row,
 )
-from sqlsched.storage.starts import UNSTARTED
+from sqlsched.storage.starts import REMOVED, UNSTARTED, is_going
 from sqlsched.storage.unrun import record
 from sqlsched.trigger import Trigger
 
@@ -142,7 +142,7 @@ def replace_one(
     same_trigger = _without_end(schedule) == _without_end(there.schedule)
     anchor = there.anchor_us if same_trigger else now_us
     trigger = schedule.trigger(anchor)
-    dispatched = _dispatched(database, there, schedule)
+    dispatched = dispatches(database, there, schedule)
     next_us = _next_after_change(there, trigger, now_us, same_trigger)
     if schedule.max_runs is not None and dispatched >= schedule.max_runs:
         next_us = None
@@ -165,7 +165,7 @@ def _without_end(schedule: ScheduledTask) -> Trigger:
     return replace(schedule.trigger(0), end_us=None)
 
 
-def _dispatched(database: Database, there: StoredSchedule, schedule: ScheduledTask) -> int:
+def dispatches(database: Database, there: StoredSchedule, schedule: ScheduledTask) -> int:
     """How many firings count towards `max_runs`; only schedules that have one keep the count."""
     if schedule.max_runs is None or there.schedule.max_runs is not None:
         return there.dispatched
@@ -213,6 +213,11 @@ def remove_all(
     audit.ended(database, "removed", ids, now_us, who)
     for schedule_id in _undone(database, listed, now_us):
         _cancel_all(database, schedule_id, now_us)
+    database.execute(
+        f"""UPDATE runs SET reason = '{REMOVED}'
+            WHERE {is_going("runs")} AND status IN ('running', 'sending') AND {_THESE}""",
+        (listed,),
+    )
     database.execute(f"DELETE FROM schedules WHERE {_THESE}", (listed,))
 
 

@@ -117,6 +117,9 @@ def _claim(database: Database, request: Request, outlook: _Outlook, result: Turn
     taken = [] if outlook.free_us == FOREVER_US else release_held(database, request, room)
     if outlook.pending_us <= soon[1]:
         taken += _take_pending(database, request, due, room - len(taken), result)
+        # Without room for them they get in line with the firings that nobody has room for.
+        patient = due if request.alone else (due[0], now - AHEAD_US)
+        taken += _take_pending(database, request, patient, request.ahead, result, others=False)
         taken += _take_pending(database, request, soon, request.ahead, result)
     if outlook.firing_us <= now:
         _claim_firings(database, request, due, room - len(taken) + spare, result)
@@ -132,9 +135,15 @@ def _claim(database: Database, request: Request, outlook: _Outlook, result: Turn
 
 
 def _take_pending(
-    database: Database, request: Request, within_us: tuple[int, int], limit: int, result: Turn
+    database: Database,
+    request: Request,
+    within_us: tuple[int, int],
+    limit: int,
+    result: Turn,
+    *,
+    others: bool = True,
 ) -> list[tuple[int, int]]:
-    """Claim retries, manual triggers, what others gave back, and what they do not start.
+    """Claim retries, manual triggers, what others gave back, and what the `others` do not start.
 
     A firing among them has grown older: outside its catch-up window it is missed instead.
     """
@@ -146,13 +155,13 @@ def _take_pending(
         f"""SELECT run_id, due_us, schedule_id, scheduled_us, attempt = 1 AND manual_key = 0
                 AND s.seq IS NOT NULL AND reason IS NOT '{SENT_AGAIN}', {TIMING}
             FROM (SELECT * FROM runs WHERE {_WAITING} AND due_us BETWEEN ?1 AND ?2
-                  UNION ALL SELECT * FROM runs WHERE {_OF_OTHERS.replace("?", "?3")}
+                  UNION ALL SELECT * FROM runs WHERE ?7 AND {_OF_OTHERS.replace("?", "?3")}
                   AND due_us BETWEEN ?1 AND min(?2, ?4)) AS runs
             LEFT JOIN schedules AS s USING (schedule_id)
             WHERE {SERVED.replace("?", "?5")} ORDER BY due_us LIMIT ?6""",
         (
             *(*within_us, request.owner, now_us - OVERDUE_US),
-            *(json.dumps(request.sources), limit),
+            *(json.dumps(request.sources), limit, others),
         ),
     ).fetchall():
         fate = _fate(request.moment, scheduled_us, due_us, columns) if is_firing else None
@@ -226,6 +235,9 @@ def _claim_firings(
             timing = timing_of_row(*columns)
             left = limit - len(runs)
             if timing.max_runs is not None:
+                if dispatched >= timing.max_runs:  # somebody lowered it
+                    moves[None, None].append(seq)
+                    continue
                 left = min(left, timing.max_runs - dispatched)
             found = decide.plan(schedule_id, timing, next_us, left)
         except DAMAGED as error:  # the row is put aside, and stops nothing else
@@ -243,8 +255,7 @@ def _claim_firings(
             recorded = record(
                 *(database, schedule_id, task_name, stretch, timing.trigger, request.moment.now_us)
             )
-            if recorded is not None:
-                result.unrun.append(Unrun.of(schedule_id, recorded))
+            result.unrun += [Unrun.of(schedule_id, part) for part in recorded]
         wake = found.next_us
         if wake is not None and timing.jitter_s is not None:
             wake = jittered_us(schedule_id, timing, wake)
@@ -317,11 +328,11 @@ def _look_ahead(database: Database, request: Request) -> _Outlook:
                  FROM json_each(?1) AS name)),
                 (SELECT min(due_us) FROM runs WHERE {_WAITING} AND {served}),
                 (SELECT min(due_us) + {OVERDUE_US + AHEAD_US} FROM runs
-                 WHERE {_OF_OTHERS.replace("?", "?2")} AND {served}),
+                 WHERE ?3 > 0 AND {_OF_OTHERS.replace("?", "?2")} AND {served}),
                 (SELECT min(due_us) FROM runs WHERE {FREE} AND {served}),
                 CASE WHEN EXISTS (SELECT 1 FROM runs WHERE held = 2) THEN (SELECT min(due_us)
                     FROM runs WHERE run_id IN ({NEXT_IN_LINE}) AND {served}) END""",
-        (json.dumps(request.sources), request.owner),
+        (json.dumps(request.sources), request.owner, request.room),
     ).fetchone()
     firing, waiting, of_others, free, in_line = (FOREVER_US if us is None else us for us in times)
     return _Outlook(firing, min(waiting, of_others), min(free, in_line))

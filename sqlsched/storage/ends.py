@@ -7,9 +7,10 @@ from typing import Any
 
 from sqlsched.instants import SECOND_US
 from sqlsched.planner import MAX_REFUSAL_DELAY_S, retry_due_us
-from sqlsched.storage.changes import pause_within
+from sqlsched.storage.changes import next_columns, pause_within
 from sqlsched.storage.connection import Database
-from sqlsched.storage.starts import SENT_AGAIN
+from sqlsched.storage.schedules import get
+from sqlsched.storage.starts import REMOVED, SENT_AGAIN
 from sqlsched.storage.turn import Armed, Finished, Request, Turn
 
 
@@ -22,8 +23,9 @@ def finish(database: Database, request: Request, result: Turn) -> None:
         )
     for run_id, due_us in request.refused:
         # The clock may have been put back since.
-        due_us = min(due_us, request.moment.now_us + MAX_REFUSAL_DELAY_S * SECOND_US)
-        _take_back(database, request.owner, run_id, due_us, result)
+        now_us = request.moment.now_us
+        due_us = min(due_us, now_us + MAX_REFUSAL_DELAY_S * SECOND_US)
+        _take_back(database, request.owner, run_id, due_us, now_us, result)
     if request.finished:
         _record_ends(database, request, result)
     if request.printed:
@@ -37,11 +39,13 @@ def finish(database: Database, request: Request, result: Turn) -> None:
 def _record_ends(database: Database, request: Request, result: Turn) -> None:
     finished, now_us = request.finished, request.moment.now_us
     rows = database.execute(
-        """SELECT run_id FROM runs WHERE run_id IN (SELECT value FROM json_each(?))
+        f"""SELECT run_id, reason IS '{REMOVED}' FROM runs
+           WHERE run_id IN (SELECT value FROM json_each(?))
            AND owner = ? AND status IN ('running', 'sending')""",
         (json.dumps([end.run_id for end in finished]), request.owner),
-    )
-    ours = {row[0] for row in rows}
+    ).fetchall()
+    ours = {run_id for run_id, _ in rows}
+    of_none = {run_id for run_id, is_removed in rows if is_removed}
     alike: dict[tuple[Any, ...], list[tuple[int, int]]] = defaultdict(list)
     for end in finished:
         if end.run_id in ours:
@@ -57,30 +61,57 @@ def _record_ends(database: Database, request: Request, result: Turn) -> None:
     for end in finished:
         if end.run_id not in ours:
             result.lost.append(end.run_id)
-        elif end.status in {"failed", "timed_out"}:
+        elif end.status in {"failed", "timed_out"} and end.run_id not in of_none:
             # The clock may have been put back since.
             _plan_retry(database, end, min(end.finished_us, now_us), result)
-    _forget_failures(
-        database, [e.run_id for e in finished if e.status == "succeeded" and e.run_id in ours]
-    )
+    succeeded = [e.run_id for e in finished if e.status == "succeeded"]
+    _forget_failures(database, [run_id for run_id in succeeded if run_id in ours - of_none])
 
 
-def _take_back(database: Database, owner: int, run_id: int, due_us: int, result: Turn) -> None:
+def _take_back(
+    database: Database, owner: int, run_id: int, due_us: int, now_us: int, result: Turn
+) -> None:
     """A refused send is no attempt: the run is claimed again, to be started later."""
     hit = database.execute(
         """UPDATE runs SET status = 'claimed', started_us = NULL, due_us = ?
-           WHERE run_id = ? AND owner = ? AND status IN ('running', 'sending')""",
+           WHERE run_id = ? AND owner = ? AND status IN ('running', 'sending')
+           RETURNING schedule_id, scheduled_us, attempt = 1 AND manual_key = 0, reason""",
         (due_us, run_id, owner),
-    )
-    if not hit.rowcount:
+    ).fetchone()
+    if hit is None:
         result.lost.append(run_id)
         return
+    schedule_id, scheduled_us, is_firing, reason = hit
+    if reason == REMOVED:
+        database.execute(
+            "UPDATE runs SET status = 'cancelled', finished_us = ? WHERE run_id = ?",
+            (now_us, run_id),
+        )
+        return
     result.armed.append(Armed(run_id, due_us))
+    if is_firing and reason != SENT_AGAIN:
+        _count_back(database, schedule_id, scheduled_us)
+
+
+def _count_back(database: Database, schedule_id: str, scheduled_us: int) -> None:
+    """A firing was no dispatch after all; one that was the last that `max_runs` allows is not, and
+    the schedule goes on after it."""
+    is_over = database.execute(
+        """UPDATE schedules SET dispatched = dispatched - 1
+           WHERE max_runs IS NOT NULL AND schedule_id = ?
+           RETURNING next_us IS NULL AND time_us IS NULL AND dispatched < max_runs""",
+        (schedule_id,),
+    ).fetchone()
+    if is_over is None or not is_over[0]:
+        return
+    there = get(database, schedule_id)
+    next_us = there.trigger.next_us(scheduled_us)
+    values = next_columns(schedule_id, there.schedule, there.anchor_us, next_us)
+    if there.paused_us is not None:
+        values["wake_us"] = None
     database.execute(
-        f"""UPDATE schedules SET dispatched = dispatched - 1 WHERE max_runs IS NOT NULL
-            AND schedule_id = (SELECT schedule_id FROM runs WHERE run_id = ? AND attempt = 1
-                AND manual_key = 0 AND reason IS NOT '{SENT_AGAIN}')""",
-        (run_id,),
+        "UPDATE schedules SET next_us = :next_us, wake_us = :wake_us WHERE schedule_id = :id",
+        values | {"id": schedule_id},
     )
 
 

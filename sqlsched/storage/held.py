@@ -8,8 +8,11 @@ from sqlsched.storage.turn import Request
 
 NOT_PAUSED = """(manual_key != 0 OR NOT EXISTS (SELECT 1 FROM schedules AS p
     WHERE p.schedule_id = runs.schedule_id AND p.paused_us IS NOT NULL))"""
-FREE = f"""held = 1 AND {NOT_PAUSED} AND NOT EXISTS (SELECT 1 FROM runs AS other
-    WHERE other.schedule_id = runs.schedule_id AND {is_going("other")} AND other.held = 0)"""
+# The first of each schedule: a long line is not gone through once for each that stands in it.
+FREE = f"""held = 1 AND NOT EXISTS (SELECT 1 FROM runs AS earlier WHERE earlier.held = 1
+        AND earlier.schedule_id = runs.schedule_id AND earlier.scheduled_us < runs.scheduled_us)
+    AND {NOT_PAUSED} AND NOT EXISTS (SELECT 1 FROM runs AS other
+        WHERE other.schedule_id = runs.schedule_id AND {is_going("other")} AND other.held = 0)"""
 # Of each schedule that has a backfill under way, the run that is next, if it may go now.
 NEXT_IN_LINE = f"""WITH RECURSIVE line (schedule_id) AS (
         SELECT min(schedule_id) FROM runs WHERE held = 2
@@ -33,10 +36,7 @@ def release_held(database: Database, request: Request, limit: int) -> list[tuple
         return []
     released = database.execute(
         f"""UPDATE runs SET status = 'claimed', owner = ?, held = 0 WHERE run_id IN (
-                SELECT run_id FROM runs WHERE {FREE} AND {SERVED}
-                AND NOT EXISTS (SELECT 1 FROM runs AS earlier WHERE earlier.held = 1
-                    AND earlier.schedule_id = runs.schedule_id
-                    AND earlier.scheduled_us < runs.scheduled_us) LIMIT ?)
+                SELECT run_id FROM runs WHERE {FREE} AND {SERVED} LIMIT ?)
             RETURNING run_id, due_us, schedule_id""",
         (request.owner, json.dumps(request.sources), limit),
     ).fetchall()

@@ -32,7 +32,7 @@ class Ledger:
             await self._connection
         except BaseException:
             # Its thread says goodbye to the event loop, which must not be closed by then.
-            self._connection._thread.join(5)
+            await asyncio.to_thread(self._connection._thread.join, 5)
             self._connection = self._database = None
             raise
         return self

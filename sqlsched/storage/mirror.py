@@ -143,6 +143,12 @@ def _change(database: Database, schedule: ScheduledTask, row: _Row, now_us: int,
     if schedule.trigger(_ANCHOR_US) != there.trigger:
         changes.account(database, there, now_us, "missed", "edited")
         next_us = _first_us(database, schedule, now_us)
+    dispatched = changes.dispatches(database, there, schedule)
+    if schedule.max_runs is not None and dispatched >= schedule.max_runs:
+        next_us = None
+    elif next_us is None and there.schedule.max_runs != schedule.max_runs:
+        trigger = schedule.trigger(_ANCHOR_US)  # it was over, and may go on
+        next_us = trigger.next_us(now_us) if trigger.recurring else None
     was_declared_paused = database.execute(
         "SELECT declared_paused FROM schedules WHERE schedule_id = ?", (schedule.schedule_id,)
     ).fetchone()[0]
@@ -159,7 +165,7 @@ def _change(database: Database, schedule: ScheduledTask, row: _Row, now_us: int,
             )
         paused_us = None
     values = row | changes.next_columns(schedule.schedule_id, schedule, _ANCHOR_US, next_us)
-    values["paused_us"] = paused_us
+    values |= {"paused_us": paused_us, "dispatched": dispatched}
     if paused_us is not None:
         values["wake_us"] = None
     _update(database, values)

@@ -44,6 +44,8 @@ LIVE = "finished_us IS NULL"
 """SQL: a run that has not ended (`claimed`, `waiting`, `sending` or `running`)."""
 DONE = f"""next_us IS NULL AND NOT EXISTS (
     SELECT 1 FROM runs WHERE runs.schedule_id = s.schedule_id AND {LIVE})"""
+IS_DONE = f"CASE WHEN next_us IS NULL THEN {DONE} ELSE 0 END"
+"""The same as a column: of an AND there, SQLite evaluates both sides, and one goes through runs."""
 DISPATCHED = "started_us IS NOT NULL"
 
 
@@ -104,7 +106,7 @@ def stored(
     columns = ", ".join(f"s.{name}" for name in COLUMNS.split(", "))
     last = f"""(SELECT run_id FROM runs WHERE runs.schedule_id = s.schedule_id AND {DISPATCHED}
                 ORDER BY scheduled_us DESC, attempt DESC LIMIT 1)"""
-    query = f"""SELECT {columns}, r.scheduled_us, r.status, {DONE} AS done
+    query = f"""SELECT {columns}, r.scheduled_us, r.status, {IS_DONE} AS done
                 FROM schedules AS s LEFT JOIN runs AS r ON r.run_id = {last}
                 WHERE {where} ORDER BY s.seq"""
     for row in database.execute(query, values):

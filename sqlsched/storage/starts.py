@@ -8,6 +8,9 @@ from sqlsched.storage.connection import Database
 from sqlsched.storage.hooks import in_force
 from sqlsched.storage.turn import BACKFILL_KEY, Request, Started, Turn, Unrun
 
+REMOVED = "removed"
+"""The reason of a run that goes on though its schedule is gone: of another of the same id that may
+be made, it is no run."""
 SENT_AGAIN = "owner-died"
 """The reason of a run that a dead process may have sent. It has been dispatched: it is sent again,
 counts once towards `max_runs`, and nothing that is done to its schedule takes it back."""
@@ -55,8 +58,11 @@ def start(database: Database, request: Request, due: Sequence[int], result: Turn
     now_us = request.moment.now_us
     going = _going(database, {row[1] for row in rows})
     left: dict[str, int] = {}
+    cancelled: set[int] = set()
     for row in rows:
         run, candidate = Started._make(row[:_PARTS]), Candidate._make(row[_PARTS:])
+        if run.run_id in cancelled:  # a retry of this very turn, by a firing before it
+            continue
         if candidate.runs_left is not None:
             if run.run_id in result.revoked:
                 continue
@@ -70,6 +76,7 @@ def start(database: Database, request: Request, due: Sequence[int], result: Turn
             all_plain = False
             _put_off(database, run, verdict, now_us, result)
             _overtake(database, verdict, left, result)
+            cancelled.update(verdict.cancels)
         elif len(result.started) >= request.room:
             result.roomless.append(run.run_id)
             continue
@@ -122,7 +129,7 @@ def _going(database: Database, schedule_ids: set[str]) -> dict[str, Going]:
     rows = database.execute(
         f"""SELECT r.schedule_id, r.run_id, r.held FROM json_each(?) AS wanted
             JOIN runs AS r ON r.schedule_id = wanted.value
-            WHERE {is_going("r")}
+            WHERE {is_going("r")} AND r.reason IS NOT '{REMOVED}'
             ORDER BY r.run_id""",
         (json.dumps(list(schedule_ids)),),
     )

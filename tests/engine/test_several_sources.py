@@ -49,7 +49,7 @@ class Hooked(Listed):
     def __init__(self, *schedules: ScheduledTask) -> None:
         super().__init__(*schedules)
         self.calls: list[tuple[str, str]] = []
-        self.refuse: Exception | None = None
+        self.refuse: BaseException | None = None
 
     def pre_send(self, task: ScheduledTask) -> None:
         run = current_run()
@@ -344,6 +344,22 @@ async def test_a_pre_send_that_fails_fails_its_run_alone(world: World) -> None:
     await run(world, [source, Listed(every_minute("b"))], MINUTE)
     assert {(r.status, r.error) for r in world.history("a")} == {("failed", "ValueError: oops")}
     assert calls(world) == ["b 12:00:30", "b 12:01:00"]
+
+
+@pytest.mark.parametrize(
+    ("problem", "told"),
+    [(asyncio.CancelledError("from within"), "CancelledError"), (SystemExit(3), "RuntimeError")],
+)
+async def test_a_pre_send_ends_no_scheduler_and_is_not_asked_for_ever(
+    world: World, problem: BaseException, told: str
+) -> None:
+    source = Hooked(every_minute("a"))
+    source.refuse = problem
+    await run(world, [source], MINUTE)
+    assert [(r.status, (r.error or "").split(":")[0]) for r in world.history("a")] == [
+        ("failed", told)
+    ] * 2
+    assert len(source.calls) == 2
 
 
 async def test_a_pre_send_may_put_a_send_off(world: World) -> None:

@@ -182,6 +182,17 @@ async def test_a_cancellation_from_within_a_source_is_a_failure_to_answer(world:
     assert "a 12:00:31" in calls(world)
 
 
+async def test_a_source_that_calls_exit_ends_no_scheduler(world: World) -> None:
+    class Leaving(Listed):
+        async def get_schedules(self) -> list[ScheduledTask]:
+            raise SystemExit(3)
+
+    await world.add(cron="* * * * *", schedule_id="own", args=["own"])
+    sources = [world.source, Leaving()]
+    await scheduler(world, *sources).run(until=START + MINUTE)
+    assert calls(world) == ["own 12:01:00"]
+
+
 async def test_a_one_shot_that_is_listed_no_more_still_goes_out(world: World) -> None:
     class Forgetful(Listed):
         refusals = 8

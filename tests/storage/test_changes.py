@@ -343,9 +343,26 @@ def test_a_record_takes_no_identity_so_that_its_firings_can_still_run(bench: Ben
     assert times(bench.scheduler().turn(130)) == [120]
 
 
-def test_a_record_of_the_same_firings_grows_and_is_not_repeated(bench: Bench) -> None:
+def test_firings_that_are_on_record_are_not_recorded_again(bench: Bench) -> None:
     bench.add()
     edit(bench, 70, note="x")
     bench.database.execute("UPDATE schedules SET next_us = ?1, wake_us = ?1", (s(0),))
     edit(bench, 200, note="y")
-    assert bench.unrun() == [(0, 180, 4, "missed", "edited")]
+    assert bench.unrun() == [(0, 60, 2, "missed", "edited"), (120, 180, 2, "missed", "edited")]
+
+
+def test_firings_that_a_pause_gives_back_are_not_recorded_with_those_that_were_before(
+    bench: Bench,
+) -> None:
+    bench.add()
+    scheduler = bench.scheduler(-1)
+    [run] = scheduler.turn(0, reports_completion=False).started
+    scheduler.turn(1, refused=[(run.run_id, s(2000))], reports_completion=False)
+    scheduler.turn(605, since=600, room=0, reports_completion=False)
+    scheduler.turn(605.5, since=600, reports_completion=False)
+    window = ("missed", "outside-catchup-window")
+    assert bench.unrun() == [(60, 540, 9, *window)]
+    changes.pause(bench.database, ["job"], s(606))
+    changes.resume_all(bench.database, ["job"], s(607))
+    assert bench.unrun() == [(0, 0, 1, *window), (60, 540, 9, *window)]
+    assert bench.runs() == [(600, 1, "running")] or bench.runs() == [(600, 1, "sending")]

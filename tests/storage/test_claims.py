@@ -272,3 +272,10 @@ def test_a_schedule_that_only_a_damaged_index_has_as_due_is_not_put_aside_for_ev
     scheduler.database = open_for_writing(bench.path)
     with pytest.raises(DamagedDatabaseError, match="an index has what its table has not"):
         scheduler.turn(60)
+
+
+def test_a_schedule_that_had_more_dispatches_than_it_may_is_over(bench: Bench) -> None:
+    bench.add(max_runs=2, coalesce="all", catchup_window="unlimited")
+    bench.database.execute("UPDATE schedules SET dispatched = 3")
+    turn = bench.scheduler().turn(300)
+    assert (turn.started, turn.next_us, bench.next()) == ([], None, None)

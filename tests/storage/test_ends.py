@@ -2,6 +2,7 @@
 
 import pytest
 
+from sqlsched.instants import from_us
 from sqlsched.storage import changes, runs
 from sqlsched.storage.claims import FOREVER_US
 from sqlsched.storage.turn import Finished, Printed
@@ -154,3 +155,44 @@ def test_a_manual_run_is_tried_again_under_its_own_key(bench: Bench) -> None:
     assert runs.retry_of(bench.database, run_id) is not None
     assert times(scheduler.turn(-40)) == [-50]
     assert times(scheduler.turn(0)) == []
+
+
+@pytest.mark.parametrize("status", ["failed", "succeeded"])
+def test_the_end_of_a_run_of_a_schedule_that_is_gone_is_no_other_ones_of_its_id(
+    bench: Bench, status: str
+) -> None:
+    bench.add(retries=2)
+    scheduler = bench.scheduler()
+    [run] = scheduler.turn(0).started
+    changes.remove(bench.database, ["job"], s(10))
+    bench.add(at=20, cron="0 0 1 1 *", retries=2, pause_on_failure=1)
+    bench.database.execute("UPDATE schedules SET failures = 5")
+    assert scheduler.finish(run, 30, status).retries == []
+    assert bench.runs() == [(0, 1, status)]
+    assert bench.ask("SELECT failures FROM schedules") == [5]
+
+
+def test_a_send_of_a_schedule_that_is_gone_and_was_refused_is_not_tried_again(
+    bench: Bench,
+) -> None:
+    bench.add()
+    scheduler = bench.scheduler()
+    [run] = scheduler.turn(0, reports_completion=False).started
+    changes.remove(bench.database, ["job"], s(10))
+    bench.add(at=20, time=from_us(s(1000)), max_runs=1)
+    turn = scheduler.turn(30, reports_completion=False, refused=[(run.run_id, s(31))])
+    assert (turn.armed, bench.runs()) == ([], [(0, 1, "cancelled")])
+    assert bench.ask("SELECT dispatched FROM schedules") == [0]
+
+
+def test_a_last_run_that_was_refused_and_expires_was_not_the_last(bench: Bench) -> None:
+    bench.add(max_runs=1, expires=5)
+    scheduler = bench.scheduler()
+    [run] = scheduler.turn(0, reports_completion=False).started
+    assert bench.next() is None
+    scheduler.turn(1, reports_completion=False, refused=[(run.run_id, s(7))])
+    assert bench.next() == 60
+    assert scheduler.turn(7, reports_completion=False, due=[run.run_id]).started == []
+    assert times(scheduler.turn(60, reports_completion=False)) == [60]
+    assert bench.runs() == [(0, 1, "missed"), (60, 1, "sending")]
+    assert bench.next() is None

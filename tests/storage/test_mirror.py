@@ -11,7 +11,7 @@ from sqlsched.planner import Claim, Firing, Stretch
 from sqlsched.scheduled_task import ScheduledTask
 from sqlsched.storage import additions, changes, mirror, pruning, recovery, runs, schedules
 from sqlsched.storage.schedules import Selection, StoredSchedule
-from tests.storage.bench import Bench
+from tests.storage.bench import Bench, s, times
 
 NOW = 1_772_452_830 * SECOND_US  # 2026-03-02T12:00:30Z
 MINUTE = NOW - 30 * SECOND_US
@@ -209,3 +209,33 @@ def test_what_another_machine_left_behind_is_abandoned_here(bench: Bench) -> Non
 
 def test_a_ledger_is_known_by_one_name(bench: Bench) -> None:
     assert mirror.ledger_id(bench.database) == mirror.ledger_id(bench.database)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "started"),
+    [(1, 5, [0, 60, 120, 180, 240]), (None, 3, [0, 60, 120]), (9, 2, [0, 60, 120])],
+)
+def test_max_runs_may_change_and_counts_what_was_dispatched(
+    bench: Bench, before: int | None, after: int, started: list[int]
+) -> None:
+    def limited(count: int | None) -> list[ScheduledTask]:
+        more = {"coalesce": "all", "catchup_window": "unlimited", "max_runs": count}
+        return [task("job", cron=None, interval=60, start=from_us(s(0)), **more)]
+
+    mirror.sync(bench.database, "s", limited(before), s(-5))
+    scheduler = bench.scheduler(-1)
+    found: list[float] = []
+
+    def serve(second: int) -> None:
+        turn = scheduler.turn(second, sources=["", "s"])
+        found.extend(times(turn))
+        for run in turn.started:
+            scheduler.finish(run, second + 1)
+
+    for second in (0, 60, 120)[: before or 3]:
+        serve(second)
+    mirror.sync(bench.database, "s", limited(after), s(found[-1] + 10))
+    for second in range(int(found[-1]) + 60, 400, 60):
+        serve(second)
+    assert found == started
+    assert bench.next() is None

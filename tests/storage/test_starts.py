@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sqlsched.instants import from_us
-from sqlsched.storage import changes, owners, recovery
+from sqlsched.storage import changes, owners, recovery, runs
 from sqlsched.storage.turn import Armed, Finished, Started
 
 from .bench import Bench, Scheduler, s, times
@@ -337,3 +337,44 @@ def test_a_run_that_another_overtakes_before_it_has_started_does_not_start(
     assert times(scheduler.turn(120)) == [120]
     assert bench.runs() == [(0, 1, "cancelled"), (60, 1, "cancelled"), (120, 1, "running")]
     assert bench.ask("SELECT dispatched FROM schedules") == [2 if limit else 0]
+
+
+def test_a_retry_that_a_firing_before_it_in_the_same_turn_cancels_does_not_start(
+    bench: Bench,
+) -> None:
+    bench.add(overlap="cancel-other", retries=3, retry_delay=70)
+    scheduler = bench.scheduler()
+    [first] = scheduler.turn(0).started
+    scheduler.finish(first, 1, "failed")  # to be tried again at 71
+    assert scheduler.turn(75).started == []
+    assert times(scheduler.turn(76)) == [60]
+    assert bench.runs() == [(0, 1, "failed"), (0, 2, "cancelled"), (60, 1, "running")]
+
+
+def test_a_run_of_a_schedule_that_is_gone_is_in_the_way_of_no_other_of_its_id(
+    bench: Bench,
+) -> None:
+    bench.add()
+    scheduler = bench.scheduler()
+    scheduler.turn(0)
+    changes.remove(bench.database, ["job"], s(10))
+    bench.add(at=20, time=from_us(s(30)), overlap="skip")
+    assert times(scheduler.turn(30)) == [30]
+
+
+def test_who_has_no_room_does_not_look_for_what_others_do_not_start(bench: Bench) -> None:
+    bench.add()
+    busy, slow = bench.scheduler(), bench.scheduler()
+    slow.turn(-0.5)
+    assert busy.turn(5, room=0, ahead=8).next_us == s(60)
+    assert times(busy.turn(6, room=1)) == [0]
+
+
+def test_a_manual_run_gets_in_line_with_firings_that_nobody_has_room_for(bench: Bench) -> None:
+    bench.add()
+    runs.trigger(bench.database, "job", s(-50))
+    alone, beside = bench.scheduler(), bench.scheduler()
+    assert beside.turn(-49.5, room=0).armed == []
+    assert beside.turn(-48, room=0).roomless
+    beside.stop(-47)
+    assert alone.turn(-46, room=0, alone=True).roomless
