@@ -1,6 +1,7 @@
 """Taking care of a database: doctor, backup, restore."""
 
 import shutil
+import signal
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -90,7 +91,7 @@ def backup(invocation: Invocation, file: Path) -> None:
     \b
     Example: sqlsched backup /backups/sqlsched.db
     """
-    with invocation.reading() as database, _progress("backing up") as progress:
+    with _tidy_end(), invocation.reading() as database, _progress("backing up") as progress:
         count = backups.back_up(database, file, now_us(), progress)
     say(f"backed up {_number(count, 'schedule')} to {file}, {files.size_text(files.size(file))}")
 
@@ -108,7 +109,7 @@ def restore(invocation: Invocation, file: Path, catch_up: bool) -> None:
     \b
     Example: sqlsched restore /backups/sqlsched.db
     """
-    with _progress("restoring") as progress:
+    with _tidy_end(), _progress("restoring") as progress:
         done = backups.restore(
             invocation.path, file, now_us(), catch_up=catch_up, progress=progress
         )
@@ -120,6 +121,20 @@ def restore(invocation: Invocation, file: Path, catch_up: bool) -> None:
         say(f"on record as restored: {missed} missed, {abandoned} abandoned")
     if done.replaced is not None:
         say(f"the database that was there is kept as {done.replaced}")
+
+
+@contextmanager
+def _tidy_end() -> Iterator[None]:
+    """SIGTERM leaves no half of a copy behind, as Ctrl-C leaves none."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

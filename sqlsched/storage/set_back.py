@@ -117,7 +117,8 @@ def _pull_back_schedules(database: Database, after_us: int, reopened: Sequence[s
         with suppress(*DAMAGED):  # the next claim says so
             timing = timing_of_row(*columns)
             trigger = timing.trigger.counted_from(after_us)
-            natural = trigger.next_us(after_us)
+            # Of a one-shot that is here, the claim or the record was taken back just now.
+            natural = trigger.next_us(after_us) if trigger.recurring else trigger.time_us
             if natural is not None and (next_us is None or natural < next_us):
                 wake_us = jittered_us(schedule_id, replace(timing, trigger=trigger), natural)
                 if trigger != timing.trigger:

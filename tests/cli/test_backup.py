@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from sqlsched import ScheduledTask
+from sqlsched.cli import main
 from sqlsched.exceptions import StorageError
 from sqlsched.storage import additions, backups, connection, errors, files, migrations, runs
 from sqlsched.storage.connection import open_for_reading, open_for_writing
@@ -536,3 +537,19 @@ def test_what_is_not_ours_is_not_replaced(
     make(db.with_name("theirs"))
     assert refused(sqlsched("--db", "theirs", "restore", "copy.db"), "theirs")
     assert refused(sqlsched("--db", "gone/theirs", "restore", "copy.db"), "its directory gone")
+
+
+def test_a_backup_that_is_asked_to_end_leaves_nothing_behind(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(backups, "_copy", interrupted)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as end:
+        main(["--db", str(db), "backup", str(db.parent / "copy.db")])
+    assert end.value.code == 143
+    assert sorted(path.name for path in db.parent.iterdir() if "copy" in path.name) == []
+    assert list(db.parent.glob(".sqlsched-*")) == []
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -208,3 +208,18 @@ def test_claims_of_firings_that_are_ahead_again_go_back_into_their_schedules(
     lost = scheduler.turn(0, due=armed, ahead=-1)
     assert (sorted(lost.lost), lost.started) == (sorted(armed), [])
     assert times(scheduler.turn(2)) == [0, 0]
+
+
+def test_a_one_shot_whose_claim_is_taken_back_waits_for_its_time_whatever_was_forgotten(
+    bench: Bench,
+) -> None:
+    bench.add("once", time=from_us(s(0)))
+    bench.add("job")
+    scheduler = bench.scheduler(-1)
+    once, job = sorted(scheduler.turn(0).started, key=lambda run: run.schedule_id != "once")
+    scheduler.finish(job, 1, refused=[(once.run_id, s(31))])
+    for second in (60, 120, 180):
+        ran(scheduler, second)
+    assert bench.forget(3600)
+    set_back.pull_back(bench.database, s(-1800))
+    assert (bench.runs("once"), bench.next("once")) == ([], 0)
