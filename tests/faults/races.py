@@ -28,6 +28,8 @@ from tests.faults.registry import Row
 from tests.servers import ROOT
 
 USERS = 3
+_LEAD_US = SystemClock.lead_us
+"""A start is on record so long before its time, and a change that comes after that leaves it."""
 RUNNERS = ("in-process", "in-process", "in-process", "subprocess")
 _ENDED = """SELECT schedule_id, scheduled_us, attempt, manual_key, last_us, count, status,
     started_us, finished_us, reason FROM runs WHERE finished_us IS NOT NULL"""
@@ -262,18 +264,16 @@ def _find_lost(
                 verdict.lost.append((name, us))
             if ways > 1:
                 verdict.problems.append(f"{name} at {us} is accounted for {ways} times")
-            if note.state == "paused" and run is not None and run.started_us is not None:
+            started = run is not None and run.started_us is not None
+            if note.state == "paused" and started and us > note.ended_us + _LEAD_US:
                 verdict.problems.append(f"{name} at {us} ran while it was paused")
 
 
 def _find_invented(
     name: str, notes: Sequence[Note], entries: Sequence[Entry], verdict: Verdict
 ) -> None:
-    """Nothing is in the ledger that the schedule did not mean at the time.
-
-    A start is on record a moment before its time, and a change that comes after that leaves it.
-    """
-    ends = [*(note.ended_us + SystemClock.lead_us for note in notes[1:]), 1 << 62]
+    """Nothing is in the ledger that the schedule did not mean at the time."""
+    ends = [*(note.ended_us + _LEAD_US for note in notes[1:]), 1 << 62]
     for entry in entries:
         if not any(
             note.state != "gone"
