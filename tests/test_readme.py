@@ -218,6 +218,7 @@ def test_the_table_of_faults_is_the_one_that_was_recorded_and_no_promise_was_bro
     results = json.loads(report.RESULTS.read_text())
     shown = README.partition("<!-- faults -->\n")[2].partition("<!-- /faults -->")[0]
     assert shown.strip() == report.table(results)
+    assert list(results) == list(TABLE)
     assert not any(row["lost"] + row["doubled"] + row["violations"] for row in results.values())
 
 
