@@ -69,12 +69,22 @@ def _hook(value: object, what: str) -> str:
 
 def _ping(value: object, what: str) -> str:
     text = checked_text(value, what)
-    if text == NO_HOOK or _URL.fullmatch(text):
+    if text == NO_HOOK or (_URL.fullmatch(text) and _has_host(text)):
         return text
     # It is not shown: whoever knows it can ping.
     raise InvalidScheduleError(
         f"{what} of {len(text)} characters: give an http or https URL, or none"
     )
+
+
+def _has_host(url: str) -> bool:
+    from urllib.parse import urlsplit  # late: hardly any schedule has a ping
+
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def check_task_path(value: str, what: str) -> str:

@@ -150,7 +150,8 @@ class _Reading:
     def _read_group(self) -> None:
         group = self._document.get(_GROUP, "")
         try:
-            self._result.group = group and check_schedule_id(group, _GROUP)
+            is_none = isinstance(group, str) and not group
+            self._result.group = "" if is_none else check_schedule_id(group, _GROUP)
         except InvalidScheduleError as error:
             self._wrong(str(error).replace("an id", "a group"), _GROUP)
 
@@ -217,7 +218,7 @@ def _check_what(table: dict[str, Any]) -> None:
 
 
 def _line(value: Any) -> str:
-    if isinstance(value, str) and value:
+    if isinstance(value, str) and value.strip():
         return value
     raise InvalidScheduleError(f"shell {shorten(value)}: give a line for /bin/sh")
 

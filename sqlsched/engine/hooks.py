@@ -39,7 +39,7 @@ sys.path.append(sys.argv[2])
 from sqlsched.hook_task import main
 main(sys.argv[3])
 """
-_PACKAGE_ROOT = str(Path(__file__).parents[1])
+_PACKAGE_ROOT = str(Path(__file__).parents[2])
 
 
 class HookError(Exception):
@@ -80,8 +80,12 @@ def _command(hook: str, app_dir: str) -> list[str]:
 
 
 def ping_url(url: str, what: str, task_id: str) -> str:
-    """The URL of a ping: `what` is "start", "fail", an exit status, or "" for success."""
-    parts = urlsplit(url)
+    """The URL of a ping: `what` is "start", "fail", an exit status, or "" for success; HookError
+    if somebody stored one that is none."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise HookError(f"a URL of {len(url)} characters is none") from None
     query = f"{parts.query}&" if parts.query else ""
     path = f"{parts.path.rstrip('/')}/{what}" if what else parts.path
     return urlunsplit(parts._replace(path=path, query=f"{query}rid={UUID(hex=task_id)}"))

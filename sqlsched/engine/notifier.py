@@ -60,7 +60,7 @@ class Notifier:
         for run in runs:
             if run.ping is not None and run.attempt == 1:
                 task_id = derive_task_id(run.schedule_id, run.scheduled_us, run.manual_key)
-                call = ping(ping_url(run.ping, "start", task_id))
+                call = _ping_start(run.ping, task_id)
                 task = asyncio.create_task(self._try("ping", run.run_id, call))
                 task.add_done_callback(partial(self._forget, run.run_id))
                 self._starts[run.run_id] = task
@@ -147,3 +147,7 @@ class Notifier:
             await call
         except HookError as error:
             log.warning("%s of run %d failed: %s", what, run_id, error)
+
+
+async def _ping_start(url: str, task_id: str) -> None:
+    await ping(ping_url(url, "start", task_id))

@@ -102,6 +102,10 @@ class _Row:
     goes: int | None
 
 
+# What schedules have still to decide about, as after a backfill or a clock that was put back, keeps
+# those firings from running twice; and of some ends somebody is still to be told.
+_NEEDED_NO_MORE = """untold = 0 AND NOT (attempt > 0 AND manual_key = 0 AND scheduled_us >= ifnull(
+    (SELECT next_us FROM schedules AS s WHERE s.schedule_id = runs.schedule_id), 1 << 62))"""
 _NEWEST = """AND run_id < (SELECT newest.run_id FROM temp.newest
     WHERE newest.schedule_id = runs.schedule_id)"""
 """Of a schedule with fewer runs than are to stay there is none, and so nothing is less."""
@@ -114,7 +118,7 @@ def _look(database: Database, cut: Cut, after: int, limit: int) -> list[_Row]:
         f"""SELECT run_id, schedule_id, coalesce(last_us, scheduled_us), finished_us,
                 {age} < max(?1, ?2),
                 {age} < iif(status IN (SELECT value FROM json_each(?3)), ?2, ?1)
-                    {_NEWEST if cut.newest_stay else ""}
+                    {_NEWEST if cut.newest_stay else ""} AND {_NEEDED_NO_MORE}
             FROM runs WHERE run_id > ?4 ORDER BY run_id LIMIT ?5""",
         (cut.before_us, cut.bad_before_us, json.dumps(sorted(BAD)), after, limit),
     )

@@ -1,8 +1,10 @@
 """People are told how runs end: hooks get the run as JSON, pings follow healthchecks.io."""
 
 import json
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -10,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from sqlsched import InvalidScheduleError, ScheduledTask
 from sqlsched.engine import hooks
 from sqlsched.engine.scheduler import Options
 from sqlsched.storage import changes, telling
 from sqlsched.storage.hooks import set_common
-from tests.engine.conftest import World
+from tests.engine.conftest import START, World
 
 MINUTE = timedelta(minutes=1)
 TASKS = """
@@ -280,3 +283,24 @@ async def test_a_ping_that_never_arrives_is_said_without_its_secret(
     assert "ping of run 1 failed: 127.0.0.1: " in caplog.text
     assert "5ecret" not in caplog.text
     assert world.statuses() == [("12:01:00", "succeeded")]
+
+
+@pytest.mark.parametrize("url", ["http://[abc/x", "http://a\u2100b/x", "http://:8/x"])
+def test_a_ping_that_goes_nowhere_is_refused(url: str) -> None:
+    with pytest.raises(InvalidScheduleError, match="give an http or https URL"):
+        ScheduledTask(task_name="m:f", interval=60, ping=url)
+
+
+async def test_a_stored_ping_that_is_no_url_ends_no_scheduler(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.add(time=START, ping="http://127.0.0.1:9/x")
+    with closing(sqlite3.connect(world.path)) as database, database:
+        database.execute("UPDATE schedules SET ping = 'http://[abc/x'")
+    await world.run(timedelta(seconds=5))
+    assert [row.status for row in world.history()] == ["succeeded"]
+    assert "is none" in caplog.text
+
+
+def test_the_process_of_a_hook_finds_the_package_where_it_is() -> None:
+    assert (Path(hooks._PACKAGE_ROOT) / "sqlsched" / "hook_task.py").exists()

@@ -167,3 +167,23 @@ def test_no_statement_goes_through_a_whole_table(bench: Bench) -> None:
         for row in bench.database.execute(f"EXPLAIN QUERY PLAN {query}"):
             is_small = any(name in row[3] for name in ("VIRTUAL TABLE", "CONSTANT ROW", "owners"))
             assert not row[3].startswith("SCAN") or is_small, (row[3], query)
+
+
+def test_what_keeps_a_firing_to_come_from_running_twice_is_not_forgotten(bench: Bench) -> None:
+    bench.add(coalesce="all", catchup_window="unlimited")
+    scheduler = bench.scheduler(-1)
+    ran(scheduler, 0)
+    bench.database.execute("UPDATE schedules SET next_us = ?1, wake_us = ?1", (s(0),))
+    assert bench.forget(3600) == 0
+    assert scheduler.turn(30).started == []
+    bench.database.execute("UPDATE schedules SET next_us = ?1, wake_us = ?1", (s(60),))
+    assert bench.forget(3600) == 1
+
+
+def test_an_end_that_is_still_to_be_told_is_not_forgotten(bench: Bench) -> None:
+    bench.add(on_failure="true")
+    scheduler = bench.scheduler(-1)
+    scheduler.finish(scheduler.turn(0).started[0], 1, "failed")
+    assert bench.forget(3600) == 0
+    bench.database.execute("UPDATE runs SET untold = 0")
+    assert bench.forget(3600) == 1
