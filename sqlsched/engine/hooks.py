@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -50,27 +51,63 @@ async def run_hook(
     hook: str, document: dict[str, Any], app_dir: str, environment: Mapping[str, str]
 ) -> None:
     """Run a hook to its end, a minute at most; HookError if it failed."""
-    process = await asyncio.create_subprocess_exec(
-        *_command(hook, app_dir),
-        cwd=app_dir,
-        env={**environment, "SQLSCHED_EVENT": str(document["event"])},
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        async with asyncio.timeout(HOOK_SECONDS):
-            printed, _ = await process.communicate(f"{json.dumps(document)}\n".encode())
-    except TimeoutError:
-        raise HookError(f"it took more than {HOOK_SECONDS} s and was stopped") from None
-    finally:
-        with suppress(ProcessLookupError):  # what it left in its process group ends with it
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
-    if process.returncode:
-        last = printed.decode(errors="replace").strip().rpartition("\n")[2]
-        raise HookError(f"exit status {process.returncode}: {last[-_TAIL_CHARACTERS:]}")
+    with _Tail() as printed, tempfile.TemporaryFile() as stdin:
+        stdin.write(f"{json.dumps(document)}\n".encode())
+        stdin.seek(0)
+        process = await asyncio.create_subprocess_exec(
+            *_command(hook, app_dir),
+            cwd=app_dir,
+            env={**environment, "SQLSCHED_EVENT": str(document["event"])},
+            stdin=stdin,
+            stdout=printed.write_fd,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            async with asyncio.timeout(HOOK_SECONDS):
+                await process.wait()
+        except TimeoutError:
+            raise HookError(f"it took more than {HOOK_SECONDS} s and was stopped") from None
+        finally:
+            with suppress(ProcessLookupError):  # what it left in its process group ends with it
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+        if process.returncode:
+            raise HookError(f"exit status {process.returncode}: {printed.last_line()}")
+
+
+class _Tail:
+    """The end of what a hook prints, read as it comes: it may print for ever, and what it leaves
+    running may hold the pipe."""
+
+    def __enter__(self) -> "_Tail":
+        self._read_fd, self.write_fd = os.pipe()
+        os.set_blocking(self._read_fd, False)
+        self._tail = b""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._read_fd, self._read)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.remove_reader(self._read_fd)
+        os.close(self._read_fd)
+        os.close(self.write_fd)
+
+    def _read(self) -> bool:
+        try:
+            chunk = os.read(self._read_fd, 1 << 16)
+        except BlockingIOError:
+            return False
+        self._tail = (self._tail + chunk)[-4 * _TAIL_CHARACTERS :]
+        return bool(chunk)
+
+    def last_line(self) -> str:
+        """As far as it is kept."""
+        for _ in range(16):  # a pipe holds no more
+            if not self._read():
+                break
+        last = self._tail.decode(errors="replace").strip().rpartition("\n")[2]
+        return last[-_TAIL_CHARACTERS:]
 
 
 def _command(hook: str, app_dir: str) -> list[str]:

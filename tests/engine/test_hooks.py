@@ -1,5 +1,6 @@
 """People are told how runs end: hooks get the run as JSON, pings follow healthchecks.io."""
 
+import asyncio
 import json
 import sqlite3
 import threading
@@ -21,6 +22,7 @@ from tests.engine.conftest import START, World
 
 MINUTE = timedelta(minutes=1)
 TASKS = """
+import asyncio
 import json
 
 def note(run):
@@ -304,3 +306,12 @@ async def test_a_stored_ping_that_is_no_url_ends_no_scheduler(
 
 def test_the_process_of_a_hook_finds_the_package_where_it_is() -> None:
     assert (Path(hooks._PACKAGE_ROOT) / "sqlsched" / "hook_task.py").exists()
+
+
+async def test_a_hook_may_print_for_ever_and_leave_something_running(tmp_path: Path) -> None:
+    loud = "yes | head -c 20000000; echo; echo the end; exit 3"
+    with pytest.raises(hooks.HookError, match=r"^exit status 3: the end$"):
+        await hooks.run_hook(loud, {"event": "failure"}, str(tmp_path), {})
+    async with asyncio.timeout(20):
+        await hooks.run_hook("sleep 60 & cat > told", {"event": "failure"}, str(tmp_path), {})
+    assert (tmp_path / "told").read_text() == '{"event": "failure"}\n'
