@@ -218,7 +218,7 @@ def _check_what(table: dict[str, Any]) -> None:
 
 
 def _line(value: Any) -> str:
-    if isinstance(value, str) and value.strip():
+    if isinstance(value, str) and value:
         return value
     raise InvalidScheduleError(f"shell {shorten(value)}: give a line for /bin/sh")
 
