@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 
 from sqlsched import ScheduledTask, SqliteScheduleSource
-from sqlsched.storage import ledger
+from sqlsched.storage.connection import Database, open_for_writing
 
 
 async def test_calls_that_come_at_once_open_the_database_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, opened = ledger.open_for_writing, []
+    opened: list[Path] = []
 
-    def open_for_writing(path: Path, **more: Any) -> Any:
+    def noted(path: Path, **more: Any) -> Database:
         opened.append(path)
-        return plain(path, **more)
+        return open_for_writing(path, **more)
 
-    monkeypatch.setattr(ledger, "open_for_writing", open_for_writing)
+    monkeypatch.setattr("sqlsched.storage.ledger.open_for_writing", noted)
     source = SqliteScheduleSource(tmp_path / "a.db")
     tasks = [ScheduledTask(task_name="m:f", interval=60, schedule_id=f"s{n}") for n in range(8)]
     await asyncio.gather(*map(source.add_schedule, tasks))
