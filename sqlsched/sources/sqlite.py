@@ -26,13 +26,21 @@ class SqliteScheduleSource(ScheduleSource):
         self.path = self.database = Path(path)
         self.clock = clock
         self._ledger: Ledger | None = None
-        self._opening = asyncio.Lock()
+        self._opening: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
     async def startup(self) -> None:
         """Open the database; make it if it is missing."""
-        async with self._opening:
-            if self._ledger is None:
-                self._ledger = await Ledger(self.path).__aenter__()
+        if self._ledger is None:
+            async with self._opened_once():
+                if self._ledger is None:
+                    self._ledger = await Ledger(self.path).__aenter__()
+
+    def _opened_once(self) -> asyncio.Lock:
+        """The lock of this event loop: a lock belongs to one, a source may see several."""
+        loop = asyncio.get_running_loop()
+        if self._opening is None or self._opening[0] is not loop:
+            self._opening = loop, asyncio.Lock()
+        return self._opening[1]
 
     async def shutdown(self) -> None:
         """Close the database."""
