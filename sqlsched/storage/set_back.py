@@ -18,6 +18,7 @@ from sqlsched.storage.runs import pruned_us
 from sqlsched.storage.schedules import DAMAGED
 from sqlsched.storage.timing import TIMING, timing_of_row
 from sqlsched.storage.turn import Armed
+from sqlsched.storage.unrun import count_ran
 from sqlsched.trigger import Trigger
 
 _SERVED = "owner IN (SELECT owner FROM owners WHERE stopped_us IS NULL)"
@@ -71,12 +72,7 @@ def _unrun(
 ) -> int:
     if last_us is None or last_us < first_us:
         return 0
-    ran: int = database.execute(
-        """SELECT count(*) FROM runs WHERE schedule_id = ? AND scheduled_us BETWEEN ? AND ?
-           AND attempt = 1 AND manual_key = 0""",
-        (schedule_id, first_us, last_us),
-    ).fetchone()[0]
-    return trigger.count(first_us, last_us) - ran
+    return trigger.count(first_us, last_us) - count_ran(database, schedule_id, first_us, last_us)[0]
 
 
 def _shorten(database: Database, run_id: int, last_us: int | None, count: int) -> None:

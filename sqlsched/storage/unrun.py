@@ -44,12 +44,16 @@ def _not_known(
     """What the ledger does not have, as after a clock that was put back, or a change to what was
     claimed: as a rule all of it, or its end."""
     first_us: int | None = stretch.first_us
-    for begin_us, end_us in database.execute(
+    ran, ran_us = count_ran(database, schedule_id, stretch.first_us, stretch.last_us)
+    if ran and trigger.count(stretch.first_us, ran_us) == ran:
+        first_us = trigger.next_us(ran_us)  # so many need not be gone through
+    known = database.execute(
         """SELECT scheduled_us, coalesce(last_us, scheduled_us) FROM runs
            WHERE schedule_id = ? AND scheduled_us BETWEEN ? AND ? AND attempt <= 1
            AND manual_key = 0 ORDER BY scheduled_us""",
-        (schedule_id, stretch.first_us, stretch.last_us),
-    ).fetchall():
+        (schedule_id, first_us, stretch.last_us),
+    )
+    for begin_us, end_us in known:
         if first_us is None:
             return
         if first_us < begin_us:
@@ -60,6 +64,17 @@ def _not_known(
         yield stretch
     elif first_us is not None and first_us <= stretch.last_us:
         yield _part(stretch, trigger, first_us, stretch.last_us)
+
+
+def count_ran(database: Database, schedule_id: str, first_us: int, last_us: int) -> tuple[int, int]:
+    """How many firings of a span of time the ledger has as runs, and the last of them."""
+    row: tuple[int, int] = database.execute(
+        """SELECT count(*), coalesce(max(scheduled_us), 0) FROM runs
+           WHERE schedule_id = ? AND scheduled_us BETWEEN ? AND ?
+           AND attempt = 1 AND manual_key = 0""",
+        (schedule_id, first_us, last_us),
+    ).fetchone()
+    return row
 
 
 def _part(stretch: Stretch, trigger: Trigger, first_us: int, last_us: int | None) -> Stretch:
