@@ -18,7 +18,8 @@ LAYERS = {
     "core": "exceptions serialization durations instants output timezones cron cron_fields bits "
     "scheduled_task field_checks trigger planner overlap merge_functions toml_writer toml_lines "
     "explain",
-    "ports": "abc clock run_context importing processes hook_task observer trial supervisor",
+    "ports": "abc cancellation clock run_context importing processes hook_task observer trial "
+    "supervisor",
     "storage": "storage",
     "engine": "engine simulation difference doctor",
     "user-held": "task kicker created_schedule testing",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sqlsched import cancellation
 from sqlsched.abc import Broker, RunOutcome
 from sqlsched.brokers.capture import Routers, captured, emit
 from sqlsched.brokers.failure import Failure
@@ -91,10 +92,9 @@ class InProcessBroker(Broker):
             else:
                 await self._call_in_thread(function, message.args, message.kwargs)
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if cancellation.is_asked_for():
                 raise
-            return Failure(error)  # the function's own: nobody asked for it
+            return Failure(error)
         except BaseException as error:
             return Failure(error)
         return None

@@ -5,6 +5,7 @@ import contextvars
 import logging
 from collections.abc import Callable, Iterable
 
+from sqlsched import cancellation
 from sqlsched.abc import Broker, RunOutcome
 from sqlsched.clock import Clock
 from sqlsched.engine.flights import Flight, Report
@@ -154,9 +155,8 @@ class Dispatcher:
             try:
                 end = await self._send(flight)
             except asyncio.CancelledError as error:
-                task = asyncio.current_task()
-                if task is not None and not task.cancelling():
-                    end = flight.end or self._end_failed(flight, error)  # from within
+                if not cancellation.is_asked_for():
+                    end = flight.end or self._end_failed(flight, error)
                 elif flight.end is None and self._goes_again(flight):
                     self._put_back(flight)
                     return

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from sqlsched import cancellation
 from sqlsched.abc import ClaimingSource, ScheduleSource
 from sqlsched.clock import Clock
 from sqlsched.exceptions import SqlschedError
@@ -118,10 +119,9 @@ class Asked(ABC):
                 await self._start(self.source)
                 wake_us = await self._ask(circumstances)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if self._ending or (task is not None and task.cancelling()):
+            if self._ending or cancellation.is_asked_for():
                 raise
-            wake_us = self._fail(RuntimeError("it was cancelled"))  # from within
+            wake_us = self._fail(RuntimeError("it was cancelled"))
         except SystemExit as error:  # it ends no scheduler, as it ends none from a task
             wake_us = self._fail(RuntimeError(f"it called exit({error.code})"))
         except Exception as error:
