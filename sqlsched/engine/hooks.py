@@ -21,6 +21,7 @@ from uuid import UUID
 
 from sqlsched.clock import pause
 from sqlsched.field_checks import is_task_path
+from sqlsched.output import OutputBuffer
 
 log = logging.getLogger("sqlsched")
 
@@ -51,7 +52,7 @@ async def run_hook(
     hook: str, document: dict[str, Any], app_dir: str, environment: Mapping[str, str]
 ) -> None:
     """Run a hook to its end, a minute at most; HookError if it failed."""
-    with _Tail() as printed, tempfile.TemporaryFile() as stdin:
+    with _Output() as printed, tempfile.TemporaryFile() as stdin:
         stdin.write(f"{json.dumps(document)}\n".encode())
         stdin.seek(0)
         process = await asyncio.create_subprocess_exec(
@@ -76,14 +77,14 @@ async def run_hook(
             raise HookError(f"exit status {process.returncode}: {printed.last_line()}")
 
 
-class _Tail:
-    """The end of what a hook prints, read as it comes: it may print for ever, and what it leaves
+class _Output:
+    """What a hook prints, read as it comes: it may print for ever, and what it leaves
     running may hold the pipe."""
 
-    def __enter__(self) -> "_Tail":
+    def __enter__(self) -> "_Output":
         self._read_fd, self.write_fd = os.pipe()
         os.set_blocking(self._read_fd, False)
-        self._tail = b""
+        self._printed = OutputBuffer()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._read_fd, self._read)
         return self
@@ -98,7 +99,7 @@ class _Tail:
             chunk = os.read(self._read_fd, 1 << 16)
         except BlockingIOError:
             return False
-        self._tail = (self._tail + chunk)[-4 * _TAIL_CHARACTERS :]
+        self._printed.write(chunk)
         return bool(chunk)
 
     def last_line(self) -> str:
@@ -106,7 +107,7 @@ class _Tail:
         for _ in range(16):  # a pipe holds no more
             if not self._read():
                 break
-        last = self._tail.decode(errors="replace").strip().rpartition("\n")[2]
+        last = self._printed.text().strip().rpartition("\n")[2]
         return last[-_TAIL_CHARACTERS:]
 
 
