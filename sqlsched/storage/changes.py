@@ -114,11 +114,17 @@ def _refuse(database: Database, ids: Sequence[str], condition: str, what: str) -
 
 
 def next_columns(
-    schedule_id: str, schedule: ScheduledTask, anchor_us: int, next_us: int | None
+    schedule_id: str,
+    schedule: ScheduledTask,
+    anchor_us: int,
+    next_us: int | None,
+    *,
+    paused: bool = False,
 ) -> dict[str, int | None]:
-    """The columns that say when a schedule is looked at next."""
-    wake_us = None if next_us is None else wake(schedule_id, schedule, anchor_us, next_us)
-    return {"next_us": next_us, "wake_us": wake_us}
+    """The columns that say when a schedule is looked at next; one that is paused is not."""
+    if paused or next_us is None:
+        return {"next_us": next_us, "wake_us": None}
+    return {"next_us": next_us, "wake_us": wake(schedule_id, schedule, anchor_us, next_us)}
 
 
 def wake(schedule_id: str, schedule: ScheduledTask, anchor_us: int, next_us: int) -> int:
@@ -151,9 +157,8 @@ def replace_one(
     if next_us != there.next_us:
         account(database, there, now_us, "missed", "edited")
     values = to_row(schedule) | {"anchor_us": anchor, "dispatched": dispatched, "failures": 0}
-    values |= next_columns(schedule.schedule_id, schedule, anchor, next_us)
-    if there.paused_us is not None:
-        values["wake_us"] = None
+    paused = there.paused_us is not None
+    values |= next_columns(schedule.schedule_id, schedule, anchor, next_us, paused=paused)
     changes = ", ".join(f"{name} = :{name}" for name in values)
     database.execute(f"UPDATE schedules SET {changes} WHERE schedule_id = :schedule_id", values)
     if schedule.paused:

@@ -175,12 +175,12 @@ def _move(
     database: Database, there: StoredSchedule, next_us: int | None, used: int | None = None
 ) -> None:
     schedule_id = there.schedule.schedule_id
-    values = next_columns(schedule_id, there.schedule, there.anchor_us, next_us)
-    wake_us = None if there.paused_us is not None else values["wake_us"]
+    paused = there.paused_us is not None
+    values = next_columns(schedule_id, there.schedule, there.anchor_us, next_us, paused=paused)
     database.execute(
         """UPDATE schedules SET next_us = ?, wake_us = ?, dispatched = coalesce(?, dispatched)
            WHERE schedule_id = ?""",
-        (next_us, wake_us, used, schedule_id),
+        (next_us, values["wake_us"], used, schedule_id),
     )
 
 

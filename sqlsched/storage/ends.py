@@ -106,9 +106,8 @@ def _count_back(database: Database, schedule_id: str, scheduled_us: int) -> None
         return
     there = get(database, schedule_id)
     next_us = there.trigger.next_us(scheduled_us)
-    values = next_columns(schedule_id, there.schedule, there.anchor_us, next_us)
-    if there.paused_us is not None:
-        values["wake_us"] = None
+    paused = there.paused_us is not None
+    values = next_columns(schedule_id, there.schedule, there.anchor_us, next_us, paused=paused)
     database.execute(
         "UPDATE schedules SET next_us = :next_us, wake_us = :wake_us WHERE schedule_id = :id",
         values | {"id": schedule_id},

@@ -107,9 +107,7 @@ def _elsewhere(database: Database, source: str, ids: Iterable[str]) -> dict[str,
 def _add(database: Database, source: str, schedule: ScheduledTask, row: _Row, now_us: int) -> None:
     next_us = _first_us(database, schedule, now_us)
     values = row | {"source": source, "created_us": now_us, "anchor_us": _ANCHOR_US}
-    values |= changes.next_columns(schedule.schedule_id, schedule, _ANCHOR_US, next_us)
-    if schedule.paused:
-        values |= {"paused_us": now_us, "wake_us": None}
+    values |= _next_columns(schedule, next_us, now_us if schedule.paused else None)
     _insert(database, values)
 
 
@@ -164,11 +162,14 @@ def _change(database: Database, schedule: ScheduledTask, row: _Row, now_us: int,
                 *(database, schedule.schedule_id, schedule.task_name, stretch, trigger, now_us)
             )
         paused_us = None
-    values = row | changes.next_columns(schedule.schedule_id, schedule, _ANCHOR_US, next_us)
-    values |= {"paused_us": paused_us, "dispatched": dispatched}
-    if paused_us is not None:
-        values["wake_us"] = None
+    values = row | _next_columns(schedule, next_us, paused_us) | {"dispatched": dispatched}
     _update(database, values)
+
+
+def _next_columns(schedule: ScheduledTask, next_us: int | None, paused_us: int | None) -> _Row:
+    paused = paused_us is not None
+    found = changes.next_columns(schedule.schedule_id, schedule, _ANCHOR_US, next_us, paused=paused)
+    return found | {"paused_us": paused_us}
 
 
 def _update(database: Database, values: _Row) -> None:
