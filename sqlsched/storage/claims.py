@@ -17,6 +17,8 @@ from sqlsched.instants import SECOND_US
 from sqlsched.planner import (
     Decisions,
     Moment,
+    Plan,
+    Timing,
     jittered_us,
     still_runs,
     without_firings,
@@ -117,9 +119,9 @@ def _claim(database: Database, request: Request, outlook: _Outlook, result: Turn
     taken = [] if outlook.free_us == FOREVER_US else release_held(database, request, room)
     if outlook.pending_us <= soon[1]:
         taken += _take_pending(database, request, due, room - len(taken), result)
-        # Without room for them they get in line with the firings that nobody has room for.
-        patient = due if request.alone else (due[0], now - AHEAD_US)
-        taken += _take_pending(database, request, patient, request.ahead, result, others=False)
+        if len(taken) >= room:  # the rest get in line with the firings that nobody has room for
+            patient = due if request.alone else (due[0], now - AHEAD_US)
+            taken += _take_pending(database, request, patient, request.ahead, result, others=False)
         taken += _take_pending(database, request, soon, request.ahead, result)
     if outlook.firing_us <= now:
         _claim_firings(database, request, due, room - len(taken) + spare, result)
@@ -233,13 +235,7 @@ def _claim_firings(
         try:
             _check_times(database, seq, next_us, wake_us)
             timing = timing_of_row(*columns)
-            left = limit - len(runs)
-            if timing.max_runs is not None:
-                if dispatched >= timing.max_runs:  # somebody lowered it
-                    moves[None, None].append(seq)
-                    continue
-                left = min(left, timing.max_runs - dispatched)
-            found = decide.plan(schedule_id, timing, next_us, left)
+            found = _plan(decide, schedule_id, timing, dispatched, next_us, limit - len(runs))
         except DAMAGED as error:  # the row is put aside, and stops nothing else
             result.bad.append((schedule_id, str(error)))
             moves[next_us, None].append(seq)
@@ -268,6 +264,16 @@ def _claim_firings(
            WHERE seq IN (SELECT value FROM json_each(?))""",
         [(*times, json.dumps(seqs)) for times, seqs in moves.items()],
     )
+
+
+def _plan(
+    decide: Decisions, schedule_id: str, timing: Timing, dispatched: int, next_us: int, limit: int
+) -> Plan:
+    if timing.max_runs is None:
+        return decide.plan(schedule_id, timing, next_us, limit)
+    if dispatched >= timing.max_runs:  # somebody changed one of them
+        return Plan([], [], None)
+    return decide.plan(schedule_id, timing, next_us, min(limit, timing.max_runs - dispatched))
 
 
 def _check_times(database: Database, seq: int, next_us: int | None, wake_us: int) -> None:

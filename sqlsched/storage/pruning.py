@@ -117,8 +117,8 @@ def _look(database: Database, cut: Cut, after: int, limit: int) -> list[_Row]:
     rows = database.execute(
         f"""SELECT run_id, schedule_id, coalesce(last_us, scheduled_us), finished_us,
                 {age} < max(?1, ?2),
-                {age} < iif(status IN (SELECT value FROM json_each(?3)), ?2, ?1)
-                    {_NEWEST if cut.newest_stay else ""} AND {_NEEDED_NO_MORE}
+                iif({age} < iif(status IN (SELECT value FROM json_each(?3)), ?2, ?1),
+                    {_NEEDED_NO_MORE} {_NEWEST if cut.newest_stay else ""}, 0)
             FROM runs WHERE run_id > ?4 ORDER BY run_id LIMIT ?5""",
         (cut.before_us, cut.bad_before_us, json.dumps(sorted(BAD)), after, limit),
     )

@@ -11,22 +11,32 @@ from tests.faults.courses import Result
 from tests.faults.registry import Row
 
 
+@contextmanager
+def _without_log() -> Iterator[None]:
+    """These run in this process itself, and log what is no news."""
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@_without_log()
 def clock(_directory: Path, count: int, _seed: int) -> Row:
     """The clock is set so many times, over years."""
-    with _without_log():
-        return _row(test_clock.clock_steps(count))
+    return _row(test_clock.clock_steps(count))
 
 
+@_without_log()
 def zones(_directory: Path, count: int, _seed: int) -> Row:
     """So many of the next clock changes of every zone."""
-    with _without_log():
-        return _row(test_clock.clock_changes(count=count))
+    return _row(test_clock.clock_changes(count=count))
 
 
+@_without_log()
 def children(_directory: Path, count: int, _seed: int) -> Row:
     """So many rounds of every misbehaving child; AssertionError says which did what."""
-    with _without_log():
-        return _row(test_children.children(count))
+    return _row(test_children.children(count))
 
 
 def words(directory: Path, count: int, seed: int) -> Row:
@@ -37,16 +47,6 @@ def words(directory: Path, count: int, seed: int) -> Row:
 def databases(directory: Path, count: int, seed: int) -> Row:
     """So many damaged databases."""
     return _fuzzed(fuzz.databases(directory, count, seed))
-
-
-@contextmanager
-def _without_log() -> Iterator[None]:
-    """These run in this process itself, and log what is no news."""
-    logging.disable()
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def _row(result: Result) -> Row:
